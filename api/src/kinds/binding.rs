@@ -1,0 +1,30 @@
+//! A binding: who holds a role, and where.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// Unique among bindings.
+    pub name: String,
+    /// `<provider>:<kind>/<stable id>`, such as `local:user/7` or `local:group/platform`.
+    pub principal: String,
+    pub role: String,
+    pub domain: Domain,
+    /// From this moment on the binding grants nothing; absent, it does not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Where a binding holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Domain {
+    /// One cluster with all of its projects, by id.
+    Cluster(String),
+    /// Every cluster.
+    Global,
+    /// The namespaces of one project of one cluster.
+    Project { cluster: String, project: String },
+}

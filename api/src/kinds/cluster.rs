@@ -1,0 +1,17 @@
+//! A cluster: the name that people type and the id that certificates and rules use.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// A DNS label, immutable.
+    pub name: String,
+    /// `c-<random>`.
+    pub id: String,
+    /// Namespace to project; a namespace that is not here belongs to the cluster alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub projects: BTreeMap<String, String>,
+}

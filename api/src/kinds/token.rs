@@ -1,0 +1,35 @@
+//! A token as it is stored: its public id and its hash, never the secret.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::token::{CredentialHash, TokenId};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    pub id: TokenId,
+    pub hash: CredentialHash,
+    /// Principal of the owner.
+    pub user: String,
+    pub kind: TokenKind,
+    pub scope: TokenScope,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    Bot,
+    Kubeconfig,
+    Login,
+}
+
+/// Where a token may be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenScope {
+    All,
+    /// These clusters only, by id.
+    Clusters(Vec<String>),
+}

@@ -1,0 +1,19 @@
+//! A user as gateways know one.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// `<provider>:user/<stable id>`: the uid in the clusters.
+    pub principal: String,
+    /// Unique and never reused: the user name in the clusters.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Principals of the groups that the user is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    #[serde(default)]
+    pub disabled: bool,
+}

@@ -1,0 +1,188 @@
+//! From a document to a snapshot: every object is checked, and every problem is named at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::time::{Duration, SystemTime};
+
+use drover_policy::{ClusterId, Principal};
+
+use super::{
+    Cluster, ClusterName, Document, MAX_STALENESS_MAX, PROBLEMS_LISTED_MAX, Scope, Snapshot, SnapshotInvalid,
+    Token, User, rules,
+};
+use crate::identity::{Identity, IdentityMalformed};
+use crate::kinds::{self, TokenScope};
+
+/// Names that Kubernetes and Drover give rights to; no provider may hand them out.
+const RESERVED_PREFIXES: [&str; 2] = ["system:", "drover:"];
+
+pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
+    let mut problems = Problems::default();
+    let issued_at = SystemTime::from(document.issued_at);
+    let stale_at = problems.keep("max_staleness_s", stale_at(issued_at, document.max_staleness_s));
+    let clusters = clusters(&document.clusters, &mut problems);
+    let users = users(&document.users, &mut problems);
+    let tokens = tokens(&document.tokens, &clusters, &users, &mut problems);
+    let rules = rules::rules(&document, &mut problems);
+    match (stale_at, problems.is_empty()) {
+        (Some(stale_at), true) => {
+            Ok(Snapshot { revision: document.revision, issued_at, stale_at, clusters, users, tokens, rules })
+        }
+        _ => Err(problems.into()),
+    }
+}
+
+/// What is wrong with a document, by the path of the object.
+#[derive(Default)]
+pub(super) struct Problems {
+    listed: Vec<String>,
+    more: usize,
+}
+
+impl Problems {
+    pub(super) fn add(&mut self, path: impl Display, problem: impl Display) {
+        if self.listed.len() < PROBLEMS_LISTED_MAX {
+            self.listed.push(format!("{path}: {problem}"));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn keep<T, E: Display>(&mut self, path: impl Display, result: Result<T, E>) -> Option<T> {
+        result.inspect_err(|error| self.add(path, error)).ok()
+    }
+
+    pub(super) fn unique<T: Ord>(&mut self, seen: &mut BTreeSet<T>, path: impl Display, value: T) {
+        if !seen.insert(value) {
+            self.add(path, "given twice");
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
+impl From<Problems> for SnapshotInvalid {
+    fn from(Problems { listed: problems, more }: Problems) -> Self {
+        Self::Objects { problems, more }
+    }
+}
+
+fn stale_at(issued_at: SystemTime, max_staleness_s: u64) -> Result<SystemTime, String> {
+    let max = MAX_STALENESS_MAX.as_secs();
+    if !(1..=max).contains(&max_staleness_s) {
+        return Err(format!("must be 1 to {max}"));
+    }
+    issued_at
+        .checked_add(Duration::from_secs(max_staleness_s))
+        .ok_or_else(|| "beyond the end of time".to_owned())
+}
+
+fn clusters(written: &[kinds::Cluster], problems: &mut Problems) -> Vec<Cluster> {
+    let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    let mut clusters = Vec::with_capacity(written.len());
+    for (index, cluster) in written.iter().enumerate() {
+        let path = format!("clusters[{index}]");
+        problems.unique(&mut names, format!("{path}.name"), &cluster.name);
+        problems.unique(&mut ids, format!("{path}.id"), &cluster.id);
+        let name = problems.keep(format!("{path}.name"), ClusterName::parse(&cluster.name));
+        let id = problems.keep(format!("{path}.id"), ClusterId::parse(&cluster.id));
+        if let (Some(name), Some(id)) = (name, id) {
+            clusters.push(Cluster { name, id });
+        }
+    }
+    clusters
+}
+
+fn users(written: &[kinds::User], problems: &mut Problems) -> Vec<User> {
+    let (mut principals, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let mut users = Vec::with_capacity(written.len());
+    for (index, user) in written.iter().enumerate() {
+        let path = format!("users[{index}]");
+        problems.unique(&mut principals, format!("{path}.principal"), &user.principal);
+        problems.unique(&mut names, format!("{path}.name"), &user.name);
+        for (field, text) in names_of(user) {
+            if RESERVED_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
+                problems.add(format!("{path}.{field}"), "begins with a reserved prefix (system: or drover:)");
+            }
+        }
+        problems.keep(&path, sendable(user));
+        let principal = problems.keep(format!("{path}.principal"), Principal::parse(&user.principal));
+        let groups: Vec<_> = user
+            .groups
+            .iter()
+            .filter_map(|group| problems.keep(format!("{path}.groups"), Principal::parse(group)))
+            .collect();
+        if let Some(principal) = principal {
+            let (name, display_name) = (user.name.clone(), user.display_name.clone());
+            users.push(User { principal, name, display_name, groups, disabled: user.disabled });
+        }
+    }
+    users
+}
+
+fn names_of(user: &kinds::User) -> impl Iterator<Item = (&'static str, &str)> {
+    let groups = user.groups.iter().map(|group| ("groups", group.as_str()));
+    [("principal", user.principal.as_str()), ("name", user.name.as_str())].into_iter().chain(groups)
+}
+
+/// A user who could not be written into a stream's header must not be found out at the first request.
+fn sendable(user: &kinds::User) -> Result<(), IdentityMalformed> {
+    let display_name = user.display_name.clone().map(|name| ("name".to_owned(), vec![name]));
+    let identity = Identity {
+        user: user.name.clone(),
+        uid: user.principal.clone(),
+        groups: user.groups.iter().cloned().collect(),
+        extras: display_name.into_iter().collect(),
+    };
+    identity.encode().map(drop)
+}
+
+fn tokens(
+    written: &[kinds::Token],
+    clusters: &[Cluster],
+    users: &[User],
+    problems: &mut Problems,
+) -> Vec<Token> {
+    let clusters: BTreeMap<_, _> =
+        clusters.iter().map(|cluster| (cluster.id.as_str(), &cluster.id)).collect();
+    let users: BTreeMap<_, _> = users.iter().map(|user| (user.principal.as_str(), &user.principal)).collect();
+    let (mut ids, mut hashes) = (BTreeSet::new(), BTreeSet::new());
+    let mut tokens = Vec::with_capacity(written.len());
+    for (index, token) in written.iter().enumerate() {
+        let path = format!("tokens[{index}]");
+        problems.unique(&mut ids, format!("{path}.id"), &token.id);
+        problems.unique(&mut hashes, format!("{path}.hash"), token.hash.as_bytes());
+        let user = users.get(token.user.as_str()).copied();
+        if user.is_none() {
+            problems.add(format!("{path}.user"), "no such user");
+        }
+        let scope = problems.keep(format!("{path}.scope"), scope(&token.scope, &clusters));
+        if let (Some(user), Some(scope)) = (user, scope) {
+            tokens.push(Token {
+                id: token.id.clone(),
+                hash: token.hash,
+                user: user.clone(),
+                kind: token.kind,
+                scope,
+                expires_at: SystemTime::from(token.expires_at),
+            });
+        }
+    }
+    tokens
+}
+
+fn scope(written: &TokenScope, clusters: &BTreeMap<&str, &ClusterId>) -> Result<Scope, String> {
+    match written {
+        TokenScope::All => Ok(Scope::All),
+        TokenScope::Clusters(ids) if ids.is_empty() => {
+            Err("names no cluster: such a token could be shown nowhere".to_owned())
+        }
+        TokenScope::Clusters(ids) => ids
+            .iter()
+            .map(|id| clusters.get(id.as_str()).copied().cloned().ok_or_else(|| format!("no cluster {id:?}")))
+            .collect::<Result<_, _>>()
+            .map(Scope::Clusters),
+    }
+}

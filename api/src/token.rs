@@ -1,0 +1,248 @@
+//! Bearer tokens: `drv_<id>_<secret><checksum>`.
+//!
+//! The prefix and the checksum let secret scanners find leaks and let us refuse garbage before any
+//! table is asked. Only a token's SHA-256 is ever stored or compared.
+
+use std::fmt;
+
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+const PREFIX: &str = "drv_";
+const ID_CHARS: usize = 12;
+/// 43 characters of base 62 hold 256 bits.
+const SECRET_CHARS: usize = 43;
+/// Six characters of base 62 hold a CRC-32.
+const CHECKSUM_CHARS: usize = 6;
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Length of every token.
+pub const TOKEN_CHARS: usize = PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS;
+
+/// The public part of a token, by which it is listed, logged and revoked.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TokenId(String);
+
+/// SHA-256 of a whole credential.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CredentialHash([u8; 32]);
+
+/// A well-formed token as a client presented it: who it claims to be and what proves it.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    pub id: TokenId,
+    pub hash: CredentialHash,
+}
+
+/// A fresh token, shown once.
+pub struct Generated {
+    pub id: TokenId,
+    pub hash: CredentialHash,
+    pub secret: Secret,
+}
+
+/// Text that never reaches a log: its `Debug` prints nothing of it.
+pub struct Secret(String);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a Drover token")]
+pub struct TokenMalformed;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a lower-case hexadecimal SHA-256")]
+pub struct HashMalformed;
+
+/// Makes a token of 256 random bits.
+pub fn generate() -> Generated {
+    let id = TokenId(random_base62(ID_CHARS).to_ascii_lowercase());
+    let body = format!("{PREFIX}{id}_{}", random_base62(SECRET_CHARS));
+    let secret = format!("{body}{}", checksum(&body));
+    Generated { id, hash: CredentialHash::of(secret.as_bytes()), secret: Secret(secret) }
+}
+
+impl Presented {
+    pub fn parse(text: &str) -> Result<Self, TokenMalformed> {
+        if text.len() != TOKEN_CHARS || !text.is_ascii() {
+            return Err(TokenMalformed);
+        }
+        let (body, sum) = text.split_at(TOKEN_CHARS - CHECKSUM_CHARS);
+        let rest = body.strip_prefix(PREFIX).ok_or(TokenMalformed)?;
+        let (id, secret) = rest.split_once('_').ok_or(TokenMalformed)?;
+        let id = TokenId::try_from(id.to_owned())?;
+        if !secret.bytes().all(|byte| byte.is_ascii_alphanumeric()) || checksum(body) != sum {
+            return Err(TokenMalformed);
+        }
+        Ok(Self { id, hash: CredentialHash::of(text.as_bytes()) })
+    }
+}
+
+impl CredentialHash {
+    pub fn of(credential: &[u8]) -> Self {
+        Self(Sha256::digest(credential).into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for CredentialHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for CredentialHash {}
+
+impl std::hash::Hash for CredentialHash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Debug for CredentialHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialHash(..)")
+    }
+}
+
+impl TryFrom<String> for CredentialHash {
+    type Error = HashMalformed;
+
+    fn try_from(text: String) -> Result<Self, HashMalformed> {
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(HashMalformed);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(0..) {
+            *byte = u8::from_str_radix(&text[pair * 2..pair * 2 + 2], 16).map_err(|_| HashMalformed)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl From<CredentialHash> for String {
+    fn from(hash: CredentialHash) -> Self {
+        hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl TryFrom<String> for TokenId {
+    type Error = TokenMalformed;
+
+    fn try_from(text: String) -> Result<Self, TokenMalformed> {
+        let allowed = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+        if text.len() == ID_CHARS && text.bytes().all(allowed) { Ok(Self(text)) } else { Err(TokenMalformed) }
+    }
+}
+
+impl From<TokenId> for String {
+    fn from(id: TokenId) -> Self {
+        id.0
+    }
+}
+
+impl TokenId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Draws base-62 characters without bias: bytes past the last whole multiple of 62 are drawn again.
+fn random_base62(chars: usize) -> String {
+    let mut text = String::with_capacity(chars);
+    let mut bytes = [0; 64];
+    while text.len() < chars {
+        OsRng.try_fill_bytes(&mut bytes).expect("the operating system's random source answers");
+        let unbiased = bytes.iter().filter(|byte| **byte < 248);
+        text.extend(unbiased.map(|byte| char::from(BASE62[usize::from(byte % 62)])).take(chars - text.len()));
+    }
+    text
+}
+
+fn checksum(body: &str) -> String {
+    let mut rest = crc32fast::hash(body.as_bytes());
+    let mut digits = [b'0'; CHECKSUM_CHARS];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits.iter().map(|digit| char::from(*digit)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_token_parses_to_its_own_id_and_hash() {
+        let token = generate();
+        let presented = Presented::parse(token.secret.expose()).unwrap();
+        assert_eq!(presented.id, token.id);
+        assert_eq!(presented.hash, token.hash);
+    }
+
+    #[test]
+    fn anything_that_is_not_exactly_a_token_is_refused() {
+        let good = generate().secret.expose().to_owned();
+        let mut flipped = good.clone().into_bytes();
+        flipped[20] = if flipped[20] == b'a' { b'b' } else { b'a' };
+        let cases = [
+            String::new(),
+            " ".into(),
+            ",".into(),
+            "drv_".into(),
+            good[..good.len() - 1].to_owned(),
+            format!("{good}x"),
+            format!(" {good}"),
+            good.to_uppercase(),
+            good.replacen("drv_", "drw_", 1),
+            String::from_utf8(flipped).unwrap(),
+            "é".repeat(TOKEN_CHARS / 2),
+        ];
+        for case in cases {
+            assert!(Presented::parse(&case).is_err(), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_secret_reaches_debug_output() {
+        let token = generate();
+        let text =
+            format!("{:?} {:?} {:?}", token.secret, token.hash, Presented::parse(token.secret.expose()));
+        assert!(!text.contains(&token.secret.expose()[17..]), "{text}");
+        assert!(!text.contains(&String::from(token.hash)), "{text}");
+    }
+
+    #[test]
+    fn hashes_round_trip_as_lower_case_hexadecimal_only() {
+        let hash = CredentialHash::of(b"x");
+        let text = String::from(hash);
+        assert_eq!(CredentialHash::try_from(text.clone()), Ok(hash));
+        assert!(CredentialHash::try_from(text.to_uppercase()).is_err());
+        assert!(CredentialHash::try_from("é".repeat(32)).is_err());
+    }
+}

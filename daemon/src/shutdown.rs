@@ -1,0 +1,22 @@
+//! The signals that end a process.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// Takes over SIGINT and SIGTERM: from here on they no longer end the process by themselves.
+pub fn signals() -> std::io::Result<Signals> {
+    Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+}
+
+impl Signals {
+    pub async fn wait(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A record as `audit.k8s.io/v1` Event, so that what reads Kubernetes' audit logs reads ours too.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use drover_policy::{Attributes, Target};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::authenticate::Authenticated;
+
+/// Longest request URI recorded, in bytes: the rest is cut, and the cut is marked.
+const URI_BYTES_MAX: usize = 4096;
+
+/// One end, or the start of a long-running answer.
+pub(crate) struct Record {
+    pub audit_id: Arc<str>,
+    pub stage: Stage,
+    pub received_at: SystemTime,
+    pub at: SystemTime,
+    pub method: String,
+    pub uri: String,
+    pub user_agent: Option<String>,
+    pub source: Option<IpAddr>,
+    pub cluster: Option<String>,
+    pub who: Option<Who>,
+    pub attributes: Option<Arc<Attributes>>,
+    pub code: Option<StatusCode>,
+    /// Why the gateway itself answered, or why an answer was cut short.
+    pub reason: Option<&'static str>,
+    pub bytes_sent: u64,
+}
+
+/// Who a request ran as.
+#[derive(Clone)]
+pub(crate) struct Who {
+    pub authenticated: Authenticated,
+    /// None for what was refused before the policy gave any.
+    pub role_groups: Option<Arc<[Arc<str>]>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Stage {
+    ResponseComplete,
+    ResponseStarted,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Event<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    level: &'static str,
+    #[serde(rename = "auditID")]
+    audit_id: &'a str,
+    stage: Stage,
+    #[serde(rename = "requestURI")]
+    request_uri: Cow<'a, str>,
+    verb: Cow<'a, str>,
+    user: User<'a>,
+    #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
+    source_ips: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_ref: Option<ObjectRef<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_status: Option<ResponseStatus>,
+    request_received_timestamp: Timestamp,
+    stage_timestamp: Timestamp,
+    annotations: BTreeMap<&'static str, Cow<'a, str>>,
+}
+
+#[derive(Default, Serialize)]
+struct User<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ObjectRef<'a> {
+    resource: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    api_group: &'a str,
+    api_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subresource: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ResponseStatus {
+    code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+impl Record {
+    pub(crate) fn event(&self) -> Event<'_> {
+        let attributes = self.attributes.as_deref();
+        let verb = attributes.map_or_else(
+            || Cow::Owned(self.method.to_ascii_lowercase()),
+            |known| Cow::Borrowed(known.verb().as_str()),
+        );
+        Event {
+            kind: "Event",
+            api_version: "audit.k8s.io/v1",
+            level: "Metadata",
+            audit_id: &self.audit_id,
+            stage: self.stage,
+            request_uri: cut(&self.uri),
+            verb,
+            user: self.who.as_ref().map_or_else(User::default, user),
+            source_ips: self.source.iter().map(IpAddr::to_string).collect(),
+            user_agent: self.user_agent.as_deref(),
+            object_ref: attributes.and_then(object_ref),
+            response_status: self
+                .code
+                .map(|code| ResponseStatus { code: code.as_u16(), reason: self.reason }),
+            request_received_timestamp: timestamp(self.received_at),
+            stage_timestamp: timestamp(self.at),
+            annotations: self.annotations(),
+        }
+    }
+
+    fn annotations(&self) -> BTreeMap<&'static str, Cow<'_, str>> {
+        let mut annotations = BTreeMap::new();
+        if let Some(cluster) = &self.cluster {
+            annotations.insert("drover.io/cluster", Cow::Borrowed(cluster.as_str()));
+        }
+        if let Some(reason) = self.reason {
+            annotations.insert("drover.io/reason", Cow::Borrowed(reason));
+        }
+        if let Some(who) = &self.who {
+            annotations.insert("drover.io/token-id", Cow::Borrowed(who.authenticated.token.as_str()));
+        }
+        annotations.insert("drover.io/bytes-sent", Cow::Owned(self.bytes_sent.to_string()));
+        annotations
+    }
+}
+
+fn user(who: &Who) -> User<'_> {
+    let user = &who.authenticated.user;
+    let own = user.groups.iter().map(|group| group.as_str());
+    let roles = who.role_groups.iter().flat_map(|groups| groups.iter().map(|group| &**group));
+    User {
+        username: Some(&user.name),
+        uid: Some(user.principal.as_str()),
+        groups: own.chain(roles).collect(),
+    }
+}
+
+fn object_ref(attributes: &Attributes) -> Option<ObjectRef<'_>> {
+    match attributes.target() {
+        Target::Resource(target) => Some(ObjectRef {
+            resource: target.resource(),
+            namespace: target.namespace(),
+            name: target.name(),
+            api_group: target.group(),
+            api_version: target.version(),
+            subresource: target.subresource(),
+        }),
+        Target::NonResource(_) => None,
+    }
+}
+
+fn cut(uri: &str) -> Cow<'_, str> {
+    match uri.char_indices().nth(URI_BYTES_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}...", &uri[..end])),
+        None => Cow::Borrowed(uri),
+    }
+}
+
+/// Times beyond what a timestamp holds do not come from a clock.
+fn timestamp(at: SystemTime) -> Timestamp {
+    Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH)
+}

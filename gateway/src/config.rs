@@ -1,0 +1,68 @@
+//! What a gateway is told at its start: flags, or the environment variables of the same names.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// The gateway of Drover: one door to all Kubernetes clusters.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "drover-gateway", version)]
+pub struct Config {
+    /// Address on which clients are served over HTTPS.
+    #[arg(long, env = "DROVER_LISTEN", default_value = "[::]:8443")]
+    pub listen: SocketAddr,
+
+    /// Address on which agents open their tunnels (QUIC, UDP).
+    #[arg(long, env = "DROVER_TUNNEL_LISTEN", default_value = "[::]:8444")]
+    pub tunnel_listen: SocketAddr,
+
+    /// Address of /metrics, /livez and /readyz (plain HTTP: keep it inside).
+    #[arg(long, env = "DROVER_ADMIN_LISTEN", default_value = "127.0.0.1:8445")]
+    pub admin_listen: SocketAddr,
+
+    /// Certificate chain that clients see (PEM). Replaced files are taken up without a restart.
+    #[arg(long, env = "DROVER_TLS_CERT")]
+    pub tls_cert: PathBuf,
+
+    /// Key of --tls-cert (PEM).
+    #[arg(long, env = "DROVER_TLS_KEY")]
+    pub tls_key: PathBuf,
+
+    /// Certificate chain that agents see (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_CERT")]
+    pub tunnel_cert: PathBuf,
+
+    /// Key of --tunnel-cert (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_KEY")]
+    pub tunnel_key: PathBuf,
+
+    /// Authority that agents' certificates come from (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_CA")]
+    pub tunnel_ca: PathBuf,
+
+    /// Snapshot to serve from. Replaced files are taken up within a second.
+    #[arg(long, env = "DROVER_SNAPSHOT")]
+    pub snapshot: PathBuf,
+
+    /// File that audit events are appended to, one JSON object a line.
+    #[arg(long, env = "DROVER_AUDIT_LOG")]
+    pub audit_log: PathBuf,
+
+    /// Domain whose first labels are clusters: CLUSTER.DOMAIN. Without it, only paths name clusters.
+    #[arg(long, env = "DROVER_DOMAIN")]
+    pub domain: Option<String>,
+
+    /// How long running requests may go on after a signal to stop, in seconds.
+    #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "30", value_parser = seconds)]
+    pub drain_deadline: Duration,
+
+    /// Threads that serve; by default one per core.
+    #[arg(long, env = "DROVER_THREADS")]
+    pub threads: Option<usize>,
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}

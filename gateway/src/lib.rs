@@ -1,0 +1,26 @@
+//! The gateway: the way of every request from a client to a tunnel.
+//!
+//! ```text
+//! listener ► head ► proxy: credential ► authenticate ► route ► authorize ► dial ═ stream ═► agent
+//!                          └──────────────── refusal: Status + Warning ──┘    every end ► audit, metrics
+//! ```
+
+pub mod config;
+pub mod run;
+
+mod admit;
+mod audit;
+mod authenticate;
+mod credential;
+mod dial;
+mod headers;
+mod identity;
+mod listener;
+mod metrics;
+mod proxy;
+mod refusal;
+mod route;
+mod sessions;
+mod snapshot;
+mod tables;
+mod tunnels;

@@ -1,0 +1,490 @@
+//! The way of a request, as Pingora's hooks.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use drover_tunnel::{OpenError, OutcomeState, RefusalCode};
+use http::{HeaderValue, Method, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
+use pingora::{Error, ErrorSource, ErrorType};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::admit::{ANSWER_TIMEOUT, Admission, Admitted, Refused};
+use crate::audit::{Audit, Record, Slot, Stage, Who};
+use crate::dial::Dial;
+use crate::headers;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::route::{Form, location};
+use crate::sessions::{NoSession, Sessions};
+
+/// How long a read waits for an agent that is expected back.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a read is sent: once more after the first.
+const ATTEMPTS_MAX: u8 = 2;
+/// How long a refused request's body is read, so that its client sees the answer and not a reset.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much of it is read, in bytes: a little above the 3 MiB that API servers take.
+const DRAIN_BYTES_MAX: usize = 4 << 20;
+
+/// The gateway's part in each request.
+pub(crate) struct Proxy {
+    pub admission: Admission,
+    pub sessions: Arc<Sessions>,
+    pub audit: Audit,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One request, from its head to its record.
+pub(crate) struct Request {
+    received_at: SystemTime,
+    began: Instant,
+    audit_id: Arc<str>,
+    state: State,
+}
+
+enum State {
+    /// Its head has been read.
+    Received,
+    Refused(Box<Refused>),
+    Admitted(Box<InFlight>),
+}
+
+/// A permitted request on its way.
+struct InFlight {
+    admitted: Admitted,
+    /// The latest attempt to send it.
+    dial: Option<Arc<Dial>>,
+    attempts: u8,
+    /// Where its end will be recorded, if it must be.
+    slot: Option<Slot>,
+    /// Why it is answered here after all.
+    failure: Option<Refusal>,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Request;
+
+    fn new_ctx(&self) -> Request {
+        self.metrics.request_began();
+        Request {
+            received_at: SystemTime::now(),
+            began: Instant::now(),
+            audit_id: Uuid::new_v4().to_string().into(),
+            state: State::Received,
+        }
+    }
+
+    /// None: bodies pass as they are, whatever modules could do to them.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, request: &mut Request) -> pingora::Result<bool> {
+        session.ignore_downstream_range = true;
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        match self.begin(session.req_header(), request) {
+            Ok(in_flight) => {
+                request.state = State::Admitted(Box::new(in_flight));
+                Ok(false)
+            }
+            Err(refused) => {
+                self.refuse(session, &refused.refusal, refused.cluster.as_deref(), &request.audit_id).await?;
+                request.state = State::Refused(refused);
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        request: &mut Request,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let in_flight = request.in_flight()?;
+        in_flight.attempts += 1;
+        let picked = self.pick(in_flight).await;
+        let session = picked.map_err(|none| {
+            in_flight.fail(match none {
+                NoSession::Disconnected => Refusal::SessionDisconnected,
+                NoSession::Reconnecting => Refusal::SessionReconnecting,
+            })
+        })?;
+        let dial = Dial::new(session, in_flight.admitted.header.clone(), in_flight.admitted.owner);
+        in_flight.dial = Some(dial.clone());
+        // The address is never used: the dial is the connection.
+        let mut peer = HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), false, String::new());
+        peer.options.custom_l4 = Some(dial);
+        // A stream serves one request: nothing is pooled, whatever the agent answers.
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Preserve;
+        peer.options.read_timeout = (!in_flight.admitted.is_long_running()).then_some(ANSWER_TIMEOUT);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        request: &mut Request,
+    ) -> pingora::Result<()> {
+        let client = client(session);
+        let audit_id = HeaderValue::from_str(&request.audit_id).expect("an audit id is a UUID");
+        let admitted = &request.in_flight()?.admitted;
+        upstream.set_raw_path(admitted.target.as_bytes())?;
+        headers::to_upstream(upstream, &admitted.nominated, admitted.upgrade, &audit_id, client)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        request: &mut Request,
+    ) -> pingora::Result<()> {
+        headers::to_client(response)?;
+        let admitted = &request.in_flight()?.admitted;
+        if admitted.form == Form::Path
+            && let Some(value) = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok())
+            && let Some(rewritten) = location(value, &admitted.cluster_name)
+        {
+            response.insert_header(header::LOCATION, rewritten)?;
+        }
+        if admitted.is_long_running() && !is_interim(response) {
+            let record = request.record(session, Stage::ResponseStarted, Some(response.status), None);
+            self.audit.offer(record);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        request: &mut Request,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Nothing was sent: whatever the method, another session may take it.
+        let retry = request.in_flight().is_ok_and(|in_flight| in_flight.attempts < ATTEMPTS_MAX);
+        error.set_retry(retry);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        request: &mut Request,
+        _reused: bool,
+    ) -> Box<Error> {
+        let unanswered = session.response_written().is_none();
+        let upstream = *error.esource() == ErrorSource::Upstream;
+        let retry =
+            upstream && unanswered && request.in_flight().is_ok_and(|in_flight| in_flight.may_be_repeated());
+        if retry {
+            self.metrics.retried();
+        }
+        error.set_retry(retry);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        request: &mut Request,
+    ) -> FailToProxy {
+        debug!(%error, audit_id = %request.audit_id, "request failed");
+        let refusal = request.failure(error);
+        let answered = session.response_written().is_some_and(|response| !is_interim(response));
+        let error_code = match refusal {
+            Some(refusal) if !answered => {
+                let code = refusal.code().as_u16();
+                let cluster = request.cluster().map(str::to_owned);
+                let sent = self.refuse(session, &refusal, cluster.as_deref(), &request.audit_id).await;
+                request.failed(refusal);
+                if sent.is_ok() { code } else { 0 }
+            }
+            // A client must not take a part for the whole: reset the stream, or cut the connection.
+            Some(_) | None => {
+                self.metrics.aborted();
+                session.shutdown().await;
+                0
+            }
+        };
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, request: &mut Request) {
+        self.metrics.request_ended();
+        let code = session.response_written().map(|response| response.status);
+        if let Some(code) = code {
+            self.metrics.answered(code);
+        }
+        if !request.is_long_running() {
+            self.metrics.took(request.began.elapsed());
+        }
+        let refusal = request.refusal();
+        if let Some(refusal) = refusal {
+            self.metrics.refused(refusal);
+        }
+        let reason = refusal.map(Refusal::cause).or_else(|| error.map(cut_short));
+        let record = request.record(session, Stage::ResponseComplete, code, reason);
+        match request.slot() {
+            Some(slot) => slot.record(record),
+            None => self.audit.offer(record),
+        }
+    }
+
+    /// Our own logs and metrics say what happened; a client that leaves a watch is no error.
+    fn suppress_error_log(&self, _session: &Session, _request: &Request, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _request: &Request,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Proxy {
+    fn begin(&self, head: &RequestHeader, request: &Request) -> Result<InFlight, Box<Refused>> {
+        let admitted = self.admission.admit(head, &request.audit_id, request.received_at)?;
+        let slot = match admitted.must_be_audited().then(|| self.audit.reserve()).transpose() {
+            Ok(slot) => slot,
+            Err(_) => {
+                let (cluster, who) = (Some(admitted.cluster_name), Some(admitted.who));
+                return Err(Box::new(Refused { refusal: Refusal::AuditFull, cluster, who }));
+            }
+        };
+        Ok(InFlight { admitted, dial: None, attempts: 0, slot, failure: None })
+    }
+
+    /// A session for the next attempt: reads wait a little for an agent that is expected back.
+    async fn pick(&self, in_flight: &InFlight) -> Result<drover_tunnel::Session, NoSession> {
+        let cluster = in_flight.admitted.permit.cluster();
+        let failed = in_flight.dial.as_ref().map(|dial| dial.session().id());
+        match self.sessions.pick(cluster, failed) {
+            Err(NoSession::Reconnecting) if in_flight.admitted.is_repeatable() => {
+                self.sessions.wait(cluster, failed, PATIENCE).await
+            }
+            picked => picked,
+        }
+    }
+
+    /// Answers in the cluster's place. Where a body is still to come, the connection ends after it.
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        refusal: &Refusal,
+        cluster: Option<&str>,
+        audit_id: &str,
+    ) -> pingora::Result<()> {
+        let target = String::from_utf8_lossy(session.req_header().raw_path());
+        let (response, body) = refusal.response(cluster, &target, audit_id)?;
+        let bodyless = session.req_header().method == Method::HEAD;
+        let unread = !session.is_body_empty();
+        if unread || session.is_upgrade_req() {
+            session.set_keepalive(None);
+        }
+        session.write_response_header(Box::new(response), bodyless).await?;
+        if !bodyless {
+            session.write_response_body(Some(body), true).await?;
+        }
+        if unread && !session.is_http2() {
+            drain(session).await;
+        }
+        Ok(())
+    }
+}
+
+impl Request {
+    fn in_flight(&mut self) -> pingora::Result<&mut InFlight> {
+        match &mut self.state {
+            State::Admitted(in_flight) => Ok(in_flight),
+            State::Received | State::Refused(_) => {
+                Error::e_explain(ErrorType::InternalError, "a request that was not admitted went on")
+            }
+        }
+    }
+
+    fn is_long_running(&self) -> bool {
+        matches!(&self.state, State::Admitted(in_flight) if in_flight.admitted.is_long_running())
+    }
+
+    fn cluster(&self) -> Option<&str> {
+        match &self.state {
+            State::Received => None,
+            State::Refused(refused) => refused.cluster.as_deref(),
+            State::Admitted(in_flight) => Some(&in_flight.admitted.cluster_name),
+        }
+    }
+
+    fn who(&self) -> Option<&Who> {
+        match &self.state {
+            State::Received => None,
+            State::Refused(refused) => refused.who.as_ref(),
+            State::Admitted(in_flight) => Some(&in_flight.admitted.who),
+        }
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match &self.state {
+            State::Received => None,
+            State::Refused(refused) => Some(&refused.refusal),
+            State::Admitted(in_flight) => in_flight.failure.as_ref(),
+        }
+    }
+
+    fn slot(&mut self) -> Option<Slot> {
+        match &mut self.state {
+            State::Admitted(in_flight) => in_flight.slot.take(),
+            State::Received | State::Refused(_) => None,
+        }
+    }
+
+    fn failed(&mut self, refusal: Refusal) {
+        match &mut self.state {
+            State::Admitted(in_flight) => in_flight.failure = Some(refusal),
+            State::Received | State::Refused(_) => {
+                self.state = State::Refused(refusal.into());
+            }
+        }
+    }
+
+    /// What to answer after an error; nothing to a client that is gone.
+    fn failure(&self, error: &Error) -> Option<Refusal> {
+        match error.esource() {
+            ErrorSource::Downstream => match error.etype() {
+                ErrorType::InvalidHTTPHeader => {
+                    Some(Refusal::Head(crate::listener::head::HeadRefused::Malformed))
+                }
+                _ => None,
+            },
+            ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset => Some(match &self.state {
+                State::Admitted(in_flight) => in_flight.diagnose(error),
+                State::Received | State::Refused(_) => Refusal::Internal,
+            }),
+        }
+    }
+
+    fn record(
+        &self,
+        session: &Session,
+        stage: Stage,
+        code: Option<http::StatusCode>,
+        reason: Option<&'static str>,
+    ) -> Record {
+        let head = session.req_header();
+        let agent = head.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        Record {
+            audit_id: self.audit_id.clone(),
+            stage,
+            received_at: self.received_at,
+            at: SystemTime::now(),
+            method: head.method.as_str().to_owned(),
+            uri: String::from_utf8_lossy(head.raw_path()).into_owned(),
+            user_agent: agent.map(str::to_owned),
+            source: client(session),
+            cluster: self.cluster().map(str::to_owned),
+            who: self.who().cloned(),
+            attributes: match &self.state {
+                State::Admitted(in_flight) => Some(in_flight.admitted.attributes.clone()),
+                State::Received | State::Refused(_) => None,
+            },
+            code,
+            reason,
+            bytes_sent: session.body_bytes_sent() as u64,
+        }
+    }
+}
+
+impl InFlight {
+    /// Ends an attempt with a refusal of ours, which is what the client will be told.
+    fn fail(&mut self, refusal: Refusal) -> Box<Error> {
+        self.failure = Some(refusal);
+        Error::explain(ErrorType::ConnectError, "no session")
+    }
+
+    /// A read may be sent once more where its first stream broke without an answer, or was turned away by a drain.
+    fn may_be_repeated(&self) -> bool {
+        let broke = match self.outcome() {
+            Some(OutcomeState::Refused(refusal)) => refusal.code == RefusalCode::Draining,
+            Some(OutcomeState::Accepted | OutcomeState::Lost(_) | OutcomeState::Waiting) => true,
+            None => false,
+        };
+        broke && self.attempts < ATTEMPTS_MAX && self.admitted.is_repeatable()
+    }
+
+    fn outcome(&self) -> Option<OutcomeState> {
+        let opened = self.dial.as_ref()?.opened()?;
+        opened.as_ref().ok().map(|outcome| outcome.get())
+    }
+
+    /// Why the latest attempt failed, from the tunnel's own word rather than from the error's text.
+    fn diagnose(&self, error: &Error) -> Refusal {
+        if let Some(failure) = &self.failure {
+            return failure.clone();
+        }
+        if matches!(error.root_etype(), ErrorType::ReadTimedout) {
+            return Refusal::UpstreamTimeout { idempotent: self.admitted.is_repeatable() };
+        }
+        match self.dial.as_ref().and_then(|dial| dial.opened()) {
+            None => Refusal::Internal,
+            Some(Err(OpenError::Overloaded)) => Refusal::Overloaded,
+            Some(Err(OpenError::Closed | OpenError::Draining)) => Refusal::SessionReconnecting,
+            Some(Err(OpenError::HeaderTooLarge)) => Refusal::IdentityTooLarge,
+            Some(Ok(outcome)) => match outcome.get() {
+                OutcomeState::Refused(refusal) => Refusal::Agent(refusal),
+                OutcomeState::Lost(_) | OutcomeState::Waiting => Refusal::Lost,
+                OutcomeState::Accepted if matches!(error.root_etype(), ErrorType::InvalidHTTPHeader) => {
+                    Refusal::Tunnel
+                }
+                OutcomeState::Accepted => Refusal::Lost,
+            },
+        }
+    }
+}
+
+fn client(session: &Session) -> Option<IpAddr> {
+    session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip())
+}
+
+/// 1xx answers precede the final one, except 101, which is final.
+fn is_interim(response: &ResponseHeader) -> bool {
+    response.status.is_informational() && response.status != http::StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// The label of an answer that began and did not end.
+fn cut_short(error: &Error) -> &'static str {
+    match error.esource() {
+        ErrorSource::Downstream => "ClientGone",
+        ErrorSource::Upstream => "TunnelLost",
+        ErrorSource::Internal | ErrorSource::Unset => "Internal",
+    }
+}
+
+async fn drain(session: &mut Session) {
+    let read_all = async {
+        let mut read = 0;
+        while let Ok(Some(part)) = session.as_downstream_mut().read_request_body().await {
+            read += part.len();
+            if read > DRAIN_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, read_all).await.is_err() {
+        debug!("a refused request's body did not end in time");
+    }
+}

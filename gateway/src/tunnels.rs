@@ -1,0 +1,70 @@
+//! Accepts agents' sessions and keeps them in the registry for as long as they live.
+
+use std::sync::Arc;
+
+use drover_policy::ClusterId;
+use drover_tunnel::{CloseReason, Listener, PeerId, Session};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::sessions::Sessions;
+use crate::snapshot::Current;
+
+/// Accepts until cancelled. Every session has a task of its own in `tasks`, which ends with it.
+pub(crate) async fn accept(
+    listener: Arc<Listener>,
+    sessions: Arc<Sessions>,
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    cancelled: CancellationToken,
+) {
+    while let Some(Some(session)) = cancelled.run_until_cancelled(listener.accept()).await {
+        let (sessions, current, metrics) = (sessions.clone(), current.clone(), metrics.clone());
+        tasks.spawn(async move { hold(session, &sessions, &current, &metrics).await });
+    }
+}
+
+/// Closes the sessions of clusters that the snapshot no longer has.
+pub(crate) async fn follow(current: Arc<Current>, sessions: Arc<Sessions>, cancelled: CancellationToken) {
+    let mut changes = current.changes();
+    while let Some(Ok(())) = cancelled.run_until_cancelled(changes.changed()).await {
+        let tables = current.tables();
+        for (cluster, session) in sessions.all() {
+            if !tables.as_ref().is_some_and(|tables| tables.has_cluster(&cluster)) {
+                warn!(%cluster, session = %session.id(), "cluster removed: session closed");
+                session.close(CloseReason::Unauthorized);
+            }
+        }
+    }
+}
+
+async fn hold(session: Session, sessions: &Sessions, current: &Current, metrics: &Metrics) {
+    let Some(cluster) = cluster_of(session.peer()) else {
+        warn!(peer = %session.peer(), "session refused: the certificate is not an agent's");
+        return session.close(CloseReason::Unauthorized);
+    };
+    let Some(registered) = sessions.register(cluster.clone(), &session) else {
+        warn!(%cluster, "session refused: the cluster has too many");
+        return session.close(CloseReason::Overloaded);
+    };
+    // Looked up after it was registered: a snapshot that drops the cluster meets one or the other.
+    if !current.tables().is_some_and(|tables| tables.has_cluster(&cluster)) {
+        warn!(%cluster, "session refused: the snapshot has no such cluster");
+        return session.close(CloseReason::Unauthorized);
+    }
+    metrics.sessions_changed(sessions.count());
+    info!(%cluster, session = %session.id(), instance = %session.instance(), "agent connected");
+    let reason = session.closed().await;
+    drop(registered);
+    metrics.sessions_changed(sessions.count());
+    info!(%cluster, session = %session.id(), %reason, "agent disconnected");
+}
+
+/// The cluster that a certificate speaks for: `cluster/<id>/agent`, whatever the agent says of itself.
+fn cluster_of(peer: &PeerId) -> Option<ClusterId> {
+    let id = peer.as_str().strip_prefix("cluster/")?.strip_suffix("/agent")?;
+    ClusterId::parse(id).ok()
+}

@@ -1,0 +1,133 @@
+//! Decisions, and the revisions of a policy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use casbin::Enforcer;
+use dashmap::DashMap;
+
+use crate::attributes::{Attributes, Target};
+use crate::compiled::{Compiled, Verdict};
+use crate::ids::{ClusterId, Subject};
+use crate::index::Index;
+use crate::model;
+use crate::permit::Permit;
+use crate::refusal::Refusal;
+use crate::rules::{InvalidRules, Rules};
+
+/// Compiled permissions kept: 10,000 subjects in ten clusters each, at about 300 bytes.
+const COMPILED_ENTRIES_MAX: usize = 100_000;
+
+type Entries = DashMap<(Subject, ClusterId), Arc<Compiled>>;
+
+/// One revision of the rules.
+pub struct Policy {
+    /// Holds and validates every row; compiled permissions answer as it would.
+    enforcer: Enforcer,
+    index: Index,
+    compiled: Entries,
+    compilations: AtomicUsize,
+    expires_at: SystemTime,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").field("compiled", &self.compiled.len()).finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// Checks rules whole. From `expires_at` on, every decision is a refusal.
+    pub fn new(rules: Rules, expires_at: SystemTime) -> Result<Self, InvalidRules> {
+        Self::with(Index::new(rules, None)?, Entries::new(), expires_at)
+    }
+
+    /// The next revision. Compiled permissions that rest on nothing that changed are kept.
+    pub fn next(&self, rules: Rules, expires_at: SystemTime) -> Result<Self, InvalidRules> {
+        let index = Index::new(rules, Some(&self.index))?;
+        let touched = index.touched(&self.index);
+        let kept = Entries::new();
+        for entry in &self.compiled {
+            let (subject, cluster) = entry.key();
+            if !touched.concerns(subject.principals(), cluster, entry.value().roles()) {
+                kept.insert(entry.key().clone(), entry.value().clone());
+            }
+        }
+        Self::with(index, kept, expires_at)
+    }
+
+    fn with(index: Index, compiled: Entries, expires_at: SystemTime) -> Result<Self, InvalidRules> {
+        let (rows, held) = index.casbin();
+        let enforcer = model::enforcer(rows, held)?;
+        Ok(Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at })
+    }
+
+    /// Decides whether a subject may send a request to a cluster.
+    pub fn decide(
+        &self,
+        subject: &Subject,
+        cluster: &ClusterId,
+        attributes: Attributes,
+        now: SystemTime,
+    ) -> Result<Permit, Refusal> {
+        if self.expires_at <= now {
+            return Err(Refusal::PolicyExpired);
+        }
+        let Some(projects) = self.index.clusters.get(cluster) else {
+            return Err(Refusal::ClusterUnknown(cluster.clone()));
+        };
+        let project = match attributes.target() {
+            Target::NonResource(_) => None,
+            Target::Resource(resource) => resource.namespace().and_then(|namespace| projects.get(namespace)),
+        };
+        let compiled = self.compiled(subject, cluster, now);
+        match compiled.verdict(&attributes, project) {
+            Verdict::Allowed => {
+                let role_groups = compiled.role_groups().clone();
+                Ok(Permit::new(cluster.clone(), subject.clone(), attributes, role_groups))
+            }
+            Verdict::Denied => Err(Refusal::Denied(Box::new(attributes))),
+            Verdict::Unmentioned if compiled.is_empty() => Err(Refusal::NoRole(Box::new(attributes))),
+            Verdict::Unmentioned => Err(Refusal::NotPermitted(Box::new(attributes))),
+        }
+    }
+
+    /// How many permissions this revision compiled itself, rather than kept.
+    pub fn compilations(&self) -> usize {
+        self.compilations.load(Ordering::Relaxed)
+    }
+
+    /// How many rows casbin holds.
+    pub fn rows(&self) -> usize {
+        use casbin::MgmtApi;
+        self.enforcer.get_all_policy().len()
+    }
+
+    fn compiled(&self, subject: &Subject, cluster: &ClusterId, now: SystemTime) -> Arc<Compiled> {
+        let key = (subject.clone(), cluster.clone());
+        if let Some(entry) = self.compiled.get(&key)
+            && entry.is_valid(now)
+        {
+            return entry.clone();
+        }
+        self.compilations.fetch_add(1, Ordering::Relaxed);
+        let compiled = Arc::new(Compiled::new(&self.index, subject, cluster, now));
+        if self.compiled.len() >= COMPILED_ENTRIES_MAX {
+            self.evict();
+        }
+        self.compiled.insert(key, compiled.clone());
+        compiled
+    }
+
+    /// Makes room for one: which goes matters little, since compiling takes microseconds.
+    fn evict(&self) {
+        let any = self.compiled.iter().next().map(|entry| entry.key().clone());
+        if let Some(key) = any {
+            self.compiled.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Whole-system tests, in one binary.
+
+#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not cover their helpers")]
+
+mod architecture;

@@ -1,0 +1,1 @@
+//! The cluster agent: keeps tunnels up and forwards to the API server with its own credential
