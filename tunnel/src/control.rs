@@ -50,6 +50,7 @@ impl Control {
     /// Serves the stream until the session ends.
     pub(crate) async fn run(mut self, session: Arc<Inner>) {
         let mut goaway = session.goaway.subscribe();
+        goaway.mark_changed(); // it may have been asked for already
         let mut silence = Silence::new(&session);
         loop {
             let step = tokio::select! {

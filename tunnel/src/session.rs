@@ -207,6 +207,10 @@ impl Inner {
     }
 
     pub(crate) fn close(&self, reason: CloseReason) {
+        // Where the peer was first, its word stands: what ends here ends because of it.
+        if self.connection.close_reason().is_some() {
+            return;
+        }
         if self.closed_as.set(reason).is_ok() {
             debug!(session = %self.id, %reason, "session closed by this side");
         }

@@ -47,7 +47,7 @@ fn control_frames_keep_their_bytes() {
     let instance = "ab".repeat(16);
     check(
         ControlFrame::Hello(hello()),
-        &format!("00 28 00020101 0210{instance} 04020101 0708c00001a0c4f08c00 090245dc"),
+        &format!("00 28 00020101 0210{instance} 04020101 0708c00001a0c4506c00 090245dc"),
     );
     check(
         ControlFrame::Goaway(Goaway { reason: GoawayReason::Rebalance, pace: Some(Duration::from_secs(2)) }),
@@ -71,7 +71,7 @@ fn stream_headers_keep_their_bytes() {
     let bytes = header.encode().unwrap();
     assert_eq!(
         hex(&bytes),
-        "101c000469642d31020480011170040377686f0604776f7264080170 0a026173".replace(' ', "")
+        "101e000469642d31020480011170040377686f0604776f7264080170 0a026173".replace(' ', "")
     );
     assert_eq!(StreamHeader::decode(&bytes), Ok(Some((header, bytes.len()))));
 }

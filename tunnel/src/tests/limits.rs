@@ -47,6 +47,7 @@ async fn round_trips(pair: &Pair, count: usize) {
     for _ in 0..count {
         let mut stream = pair.open(3);
         stream.write_all(b"?").await.unwrap();
+        stream.flush().await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'!');
     }
 }
