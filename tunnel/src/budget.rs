@@ -141,7 +141,7 @@ impl Drop for Entry {
 /// Which readers have to go: in each owner's sum those that stopped first, until the rest fits.
 fn over_budget(mut stalled: Vec<Stalled>, limits: &Limits) -> Vec<u64> {
     // The last to stop are charged first: they fit, and what does not fit stopped longer ago.
-    stalled.sort_by_key(|reader| (std::cmp::Reverse(reader.since_ms), reader.key));
+    stalled.sort_by_key(|reader| std::cmp::Reverse((reader.since_ms, reader.key)));
     let window = u64::from(STREAM_WINDOW);
     let (mut users, mut clusters) = (std::collections::HashMap::new(), std::collections::HashMap::new());
     let mut total = 0;
