@@ -4,9 +4,9 @@
 //! sends or nominates can touch it; what looks like identity is removed all the same, since the next hop
 //! sets such headers. Whatever is not named here passes untouched: service proxies carry arbitrary fields.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
+use drover_api::headers::fold;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -122,27 +122,6 @@ pub(crate) fn to_client(response: &mut ResponseHeader) -> pingora::Result<()> {
 fn is_dropped(name: &str) -> bool {
     let folded = fold(name);
     DROPPED.contains(&&*folded) || FAMILIES.iter().any(|family| folded.starts_with(family))
-}
-
-/// The name as a lenient next hop may read it: `_` as `-`, percent-encoding undone.
-fn fold(name: &str) -> Cow<'_, str> {
-    if !name.contains(['_', '%']) {
-        return Cow::Borrowed(name); // lower-case already: HeaderName is
-    }
-    let mut folded = String::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let encoded = (byte == b'%').then(|| tail.get(..2).and_then(hex)).flatten();
-        rest = if encoded.is_some() { &tail[2..] } else { tail };
-        let byte = encoded.unwrap_or(byte).to_ascii_lowercase();
-        folded.push(if byte == b'_' { '-' } else { char::from(byte) });
-    }
-    Cow::Owned(folded)
-}
-
-fn hex(digits: &[u8]) -> Option<u8> {
-    let text = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
-    u8::from_str_radix(text, 16).ok()
 }
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = String> + '_ {

@@ -163,9 +163,13 @@ impl Session {
     /// Resolves when the peer wants this side to go, with the time to wait, on average, before dialling it again.
     pub async fn draining(&self) -> Option<Duration> {
         let mut said = self.0.peer_goaway.subscribe();
-        match said.wait_for(Option::is_some).await {
-            Ok(goaway) => goaway.and_then(|goaway| goaway.pace),
-            Err(_) => std::future::pending().await,
+        loop {
+            if let Some(goaway) = *said.borrow_and_update() {
+                return goaway.pace;
+            }
+            if said.changed().await.is_err() {
+                return std::future::pending().await; // the sender lives as long as the session
+            }
         }
     }
 

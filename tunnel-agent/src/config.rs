@@ -1,0 +1,161 @@
+//! What an agent is told at its start: flags, or the environment variables of the same names.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::upstream::Address;
+
+/// The cluster agent of Drover: opens tunnels to gateways and forwards what comes down them.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "drover-agent", version)]
+pub struct Config {
+    /// Gateways to open tunnels to, as HOST:PORT (QUIC, UDP); repeat the flag or separate by commas.
+    #[arg(long = "gateway", env = "DROVER_GATEWAYS", required = true, value_delimiter = ',')]
+    pub gateways: Vec<Gateway>,
+
+    /// Name in the gateways' certificates, where it is not the host that is dialled.
+    #[arg(long, env = "DROVER_GATEWAY_NAME")]
+    pub gateway_name: Option<String>,
+
+    /// This agent's certificate chain (PEM): it says which cluster this is.
+    #[arg(long, env = "DROVER_TUNNEL_CERT")]
+    pub tunnel_cert: PathBuf,
+
+    /// Key of --tunnel-cert (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_KEY")]
+    pub tunnel_key: PathBuf,
+
+    /// Authority that gateways' certificates come from (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_CA")]
+    pub tunnel_ca: PathBuf,
+
+    /// The API server, as HOST:PORT.
+    #[arg(long, env = "DROVER_API_SERVER", default_value = "kubernetes.default.svc:443")]
+    pub api_server: ApiServer,
+
+    /// Authority of the API server's certificate (PEM). Replaced files are taken up without a restart.
+    #[arg(
+        long,
+        env = "DROVER_API_SERVER_CA",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    )]
+    pub api_server_ca: PathBuf,
+
+    /// This agent's service account token. Replaced files are taken up without a restart.
+    #[arg(
+        long,
+        env = "DROVER_TOKEN_FILE",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    )]
+    pub token_file: PathBuf,
+
+    /// Address of /metrics, /livez and /readyz (plain HTTP: keep it inside).
+    #[arg(long, env = "DROVER_ADMIN_LISTEN", default_value = "127.0.0.1:8446")]
+    pub admin_listen: SocketAddr,
+
+    /// How long running requests may go on after a signal to stop, in seconds.
+    #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "30", value_parser = seconds)]
+    pub drain_deadline: Duration,
+}
+
+/// Where a gateway takes tunnels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    pub host: String,
+    pub port: u16,
+    /// Name in its certificate.
+    pub server_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiServer(pub(crate) Address);
+
+#[derive(Debug, thiserror::Error)]
+#[error("must be HOST:PORT, an IPv6 host in brackets")]
+pub struct HostPortInvalid;
+
+impl FromStr for Gateway {
+    type Err = HostPortInvalid;
+
+    fn from_str(text: &str) -> Result<Self, HostPortInvalid> {
+        let (host, port) = host_port(text)?;
+        Ok(Self { server_name: host.clone(), host, port })
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.host, self.0.port)
+    }
+}
+
+impl FromStr for ApiServer {
+    type Err = HostPortInvalid;
+
+    fn from_str(text: &str) -> Result<Self, HostPortInvalid> {
+        let (host, port) = host_port(text)?;
+        Ok(Self(Address { host, port }))
+    }
+}
+
+impl Config {
+    /// The gateways, with the name that each must prove.
+    pub(crate) fn gateways(&self) -> Vec<Gateway> {
+        let named = |gateway: &Gateway| match &self.gateway_name {
+            Some(name) => Gateway { server_name: name.clone(), ..gateway.clone() },
+            None => gateway.clone(),
+        };
+        self.gateways.iter().map(named).collect()
+    }
+}
+
+fn host_port(text: &str) -> Result<(String, u16), HostPortInvalid> {
+    let (host, port) = text.rsplit_once(':').ok_or(HostPortInvalid)?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or(HostPortInvalid)?;
+    let host = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.strip_suffix(']').ok_or(HostPortInvalid)?,
+        None => host,
+    };
+    let bare_v6 = host.contains(':') && !text.starts_with('[');
+    let sound =
+        !host.is_empty() && !bare_v6 && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    if sound { Ok((host.to_owned(), port)) } else { Err(HostPortInvalid) }
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_read_strictly() {
+        for (text, expected) in [
+            ("gateway.example:8444", Some(("gateway.example", 8444))),
+            ("127.0.0.1:1", Some(("127.0.0.1", 1))),
+            ("[::1]:8444", Some(("::1", 8444))),
+            ("::1:8444", None),
+            ("gateway.example", None),
+            ("gateway.example:0", None),
+            ("gateway.example:http", None),
+            ("https://gateway.example:443", None),
+            (":8444", None),
+        ] {
+            let found = host_port(text).ok();
+            assert_eq!(found.as_ref().map(|(host, port)| (host.as_str(), *port)), expected, "{text}");
+        }
+    }
+}

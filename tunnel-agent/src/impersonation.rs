@@ -1,0 +1,151 @@
+//! Makes a request one of the user that its stream's header names: all that looks like identity is
+//! dropped first, then the user's headers and the agent's own credential are set.
+
+use drover_api::headers::fold;
+use drover_api::identity::{Identity, IdentityMalformed};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
+const USER: HeaderName = HeaderName::from_static("impersonate-user");
+const UID: HeaderName = HeaderName::from_static("impersonate-uid");
+const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
+const EXTRA: &str = "impersonate-extra-";
+/// Folded beginnings of fields that say who a request is from.
+const FAMILIES: [&str; 3] = ["impersonate-", "x-remote-", "proxy-"];
+/// Users and groups that Kubernetes itself gives rights to: no gateway may speak for them.
+const RESERVED: &str = "system:";
+
+/// The header fields of one user.
+#[derive(Clone, Debug)]
+pub(crate) struct Impersonation(Vec<(HeaderName, HeaderValue)>);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ImpersonationRefused {
+    #[error("the identity is malformed: {0}")]
+    Malformed(#[from] IdentityMalformed),
+    #[error("the stream has no identity")]
+    Missing,
+    #[error("users and groups that begin with {RESERVED:?} are the cluster's own")]
+    Reserved,
+}
+
+impl Impersonation {
+    pub(crate) fn decode(identity: &[u8]) -> Result<Self, ImpersonationRefused> {
+        if identity.is_empty() {
+            return Err(ImpersonationRefused::Missing);
+        }
+        let identity = Identity::decode(identity)?;
+        let reserved = |name: &String| name.to_ascii_lowercase().starts_with(RESERVED);
+        if reserved(&identity.user) || identity.groups.iter().any(reserved) {
+            return Err(ImpersonationRefused::Reserved);
+        }
+        let mut fields = vec![(USER, value(&identity.user)?), (UID, value(&identity.uid)?)];
+        for group in &identity.groups {
+            fields.push((GROUP, value(group)?));
+        }
+        for (key, values) in &identity.extras {
+            let name = extra(key)?;
+            for text in values {
+                fields.push((name.clone(), value(text)?));
+            }
+        }
+        Ok(Self(fields))
+    }
+
+    /// Strips, then sets: the order that keeps a client's fields out whatever they are called.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap, credential: HeaderValue) {
+        let foreign: Vec<_> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
+        for name in foreign {
+            headers.remove(name);
+        }
+        headers.insert(AUTHORIZATION, credential);
+        for (name, value) in &self.0 {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+fn is_identity(name: &str) -> bool {
+    let folded = fold(name);
+    folded == "authorization" || FAMILIES.iter().any(|family| folded.starts_with(family))
+}
+
+fn value(text: &str) -> Result<HeaderValue, IdentityMalformed> {
+    HeaderValue::from_bytes(text.as_bytes()).map_err(|_| IdentityMalformed::Text)
+}
+
+/// `drover.io/token-id` becomes `impersonate-extra-drover.io%2ftoken-id`: '/' is the one character of
+/// keys that a field name cannot have.
+fn extra(key: &str) -> Result<HeaderName, IdentityMalformed> {
+    let name = format!("{EXTRA}{}", key.replace('/', "%2f"));
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| IdentityMalformed::ExtraKey)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(user: &str, groups: &[&str]) -> Vec<u8> {
+        let extras = [("drover.io/token-id".to_owned(), vec!["t1".to_owned()])].into();
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        Identity { user: user.to_owned(), uid: "local:user/7".to_owned(), groups, extras }.encode().unwrap()
+    }
+
+    fn applied(sent: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let impersonation = Impersonation::decode(&identity("zoë", &["a,b", "local:group/ops"])).unwrap();
+        impersonation.apply(&mut headers, HeaderValue::from_static("Bearer agent"));
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+            .collect()
+    }
+
+    const OURS: [&str; 6] = [
+        "authorization: Bearer agent",
+        "impersonate-user: zoë",
+        "impersonate-uid: local:user/7",
+        "impersonate-group: a,b",
+        "impersonate-group: local:group/ops",
+        "impersonate-extra-drover.io%2ftoken-id: t1",
+    ];
+
+    #[test]
+    fn a_clients_identity_never_survives_ours() {
+        for name in [
+            "Authorization",
+            "Impersonate-User",
+            "Impersonate-Group",
+            "impersonate_user",
+            "impersonate%2Duser",
+            "Impersonate-Extra-scopes",
+            "impersonate-anything",
+            "X-Remote-User",
+            "x_remote_group",
+            "Proxy-Authorization",
+        ] {
+            assert_eq!(applied(&[(name, "root"), (name, "again")]), OURS, "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_else_stays() {
+        assert_eq!(applied(&[("accept", "*/*")])[0], "accept: */*");
+    }
+
+    #[test]
+    fn a_stream_without_a_sound_identity_is_refused() {
+        let refused = |bytes: &[u8]| Impersonation::decode(bytes).unwrap_err();
+        assert_eq!(refused(b""), ImpersonationRefused::Missing);
+        assert_eq!(refused(b"\x02"), ImpersonationRefused::Malformed(IdentityMalformed::Version));
+        for (user, group) in [("system:admin", "a"), ("System:admin", "a"), ("zoe", "system:masters")] {
+            assert_eq!(refused(&identity(user, &[group])), ImpersonationRefused::Reserved, "{user} {group}");
+        }
+    }
+}

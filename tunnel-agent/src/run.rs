@@ -1,0 +1,90 @@
+//! Puts an agent together, runs it, and takes it down in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use drover_daemon::admin::{self, Readiness as AdminReadiness};
+use drover_daemon::{logging, shutdown};
+use drover_tunnel::{Dialer, Limits, Tls};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::forward::Forwarder;
+use crate::metrics::Metrics;
+use crate::tunnels::Tunnels;
+use crate::upstream::Upstream;
+use crate::upstream::credentials::{Credentials, Files};
+use crate::upstream::readiness::{Readiness, State};
+
+/// How long tasks have to end once their work is over.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs until a signal says stop. One thread: waking another costs more than an agent's work.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    logging::init("")?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a second TLS provider was installed")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let prometheus = drover_daemon::metrics::install(&[])?;
+    let metrics = Arc::new(Metrics::new());
+    let signals = shutdown::signals()?;
+    let cancelled = CancellationToken::new();
+    let (tasks, connections) = (TaskTracker::new(), TaskTracker::new());
+
+    let files = Files { token: config.token_file.clone(), ca: config.api_server_ca.clone() };
+    let credentials = Arc::new(Credentials::load(files)?);
+    let upstream = Arc::new(Upstream::new(config.api_server.0.clone(), credentials.clone(), connections));
+    let readiness = Readiness::new();
+    tasks.spawn(credentials.reload(cancelled.clone()));
+    tasks.spawn(readiness.clone().watch(upstream.clone(), cancelled.clone()));
+
+    let tls = Tls::load(&config.tunnel_cert, &config.tunnel_key, &config.tunnel_ca)?;
+    let dialer = Arc::new(Dialer::new(&tls, Limits::default())?);
+    let stopping = CancellationToken::new();
+    let tunnels = Arc::new(Tunnels {
+        dialer: dialer.clone(),
+        forwarder: Arc::new(Forwarder { upstream, readiness: readiness.clone(), metrics: metrics.clone() }),
+        metrics,
+        streams: TaskTracker::new(),
+        sessions: TaskTracker::new(),
+        stopping: stopping.clone(),
+    });
+    for gateway in config.gateways() {
+        tasks.spawn(tunnels.clone().keep(gateway));
+    }
+
+    let admin_readiness = AdminReadiness::new();
+    let api_server = readiness.clone();
+    admin_readiness.check("api-server", move || api_server.state() == State::Ready);
+    let admin =
+        admin::serve(config.admin_listen, admin_readiness.clone(), prometheus, cancelled.clone()).await?;
+    info!(admin = %admin.local_addr(), api_server = %config.api_server, "agent running");
+
+    signals.wait().await;
+    info!(deadline_s = config.drain_deadline.as_secs(), "stopping");
+    admin_readiness.stop();
+    stopping.cancel();
+    tunnels.sessions.close();
+    // A gateway closes a session that this side leaves once its last stream has ended.
+    if tokio::time::timeout(config.drain_deadline, tunnels.sessions.wait()).await.is_err() {
+        warn!(streams = tunnels.streams.len(), "requests cut off: the drain deadline has passed");
+    }
+    dialer.close().await;
+    cancelled.cancel();
+    tasks.close();
+    tunnels.streams.close();
+    let ended = async { (tasks.wait().await, tunnels.streams.wait().await) };
+    if tokio::time::timeout(END_TIMEOUT, ended).await.is_err() {
+        warn!("tasks cut off: they did not end in time");
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Keeps a session with every gateway, and serves what comes down each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_tunnel::{Backoff, CloseReason, Dialer, Session};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::Gateway;
+use crate::forward::Forwarder;
+use crate::metrics::Metrics;
+
+/// A session that ended sooner was refused or replaced: dialling at once would go on for ever.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Tunnels {
+    pub dialer: Arc<Dialer>,
+    pub forwarder: Arc<Forwarder>,
+    pub metrics: Arc<Metrics>,
+    /// Owns every stream.
+    pub streams: TaskTracker,
+    /// Owns every session that is being left.
+    pub sessions: TaskTracker,
+    /// No further dialling.
+    pub stopping: CancellationToken,
+}
+
+impl Tunnels {
+    /// Holds a session with one gateway until told to stop.
+    pub(crate) async fn keep(self: Arc<Self>, gateway: Gateway) {
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(dialled) = self.stopping.run_until_cancelled(self.dial(&gateway)).await else { return };
+            match dialled {
+                Ok(session) => {
+                    let began = Instant::now();
+                    let pace = self.hold(&gateway, session).await;
+                    if began.elapsed() > STABLE_AFTER {
+                        backoff.reset();
+                    }
+                    self.pause(pace).await;
+                }
+                Err(error) => warn!(%gateway, error = format!("{error:#}"), "failed to reach the gateway"),
+            }
+            if self.stopping.is_cancelled() {
+                return;
+            }
+            let wait = backoff.next_wait(&mut rand::rng());
+            self.stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
+        }
+    }
+
+    /// Tries the gateway's addresses, in random order, until one answers.
+    async fn dial(&self, gateway: &Gateway) -> anyhow::Result<Session> {
+        let resolve = lookup_host((gateway.host.as_str(), gateway.port));
+        let mut addresses: Vec<SocketAddr> = timeout(RESOLVE_TIMEOUT, resolve).await??.collect();
+        addresses.shuffle(&mut rand::rng());
+        let mut failure = anyhow::anyhow!("the name has no address");
+        for address in addresses {
+            match self.dialer.dial(address, &gateway.server_name).await {
+                Ok(session) => return Ok(session),
+                Err(error) => failure = anyhow::Error::new(error).context(address),
+            }
+        }
+        Err(failure)
+    }
+
+    /// Serves a session until it ends or its gateway wants it to. Says how long to wait, on average,
+    /// before the next.
+    async fn hold(self: &Arc<Self>, gateway: &Gateway, session: Session) -> Option<Duration> {
+        info!(%gateway, session = %session.id(), "connected to the gateway");
+        self.metrics.session_began();
+        let serving = self.clone();
+        let served = session.clone();
+        let mut ended = self.sessions.spawn(async move { serving.serve(served).await });
+        let pace = tokio::select! {
+            _ = &mut ended => None,
+            pace = session.draining() => {
+                // Its open streams go on beside the next session.
+                info!(%gateway, session = %session.id(), "the gateway is stopping");
+                pace
+            }
+            () = self.stopping.cancelled() => {
+                session.goaway(None);
+                None
+            }
+        };
+        if let Some(reason) = session.close_reason().filter(|reason| *reason == CloseReason::Unauthorized) {
+            warn!(%gateway, %reason, "the gateway does not know this cluster");
+        }
+        pace
+    }
+
+    async fn serve(&self, session: Session) {
+        while let Some(incoming) = session.accept().await {
+            let forwarder = self.forwarder.clone();
+            self.streams.spawn(async move { forwarder.serve(incoming).await });
+        }
+        self.metrics.session_ended();
+        let reason = session.closed().await;
+        info!(session = %session.id(), %reason, "session ended");
+    }
+
+    /// Waits a random time of which `pace` is the average, so that a fleet does not move at once.
+    async fn pause(&self, pace: Option<Duration>) {
+        if let Some(pace) = pace {
+            let wait = pace.mul_f64(rand::rng().random_range(0.0..2.0));
+            self.stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
+        }
+    }
+}
