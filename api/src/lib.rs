@@ -4,5 +4,6 @@
 pub mod headers;
 pub mod identity;
 pub mod kinds;
+pub mod manifest;
 pub mod snapshot;
 pub mod token;
