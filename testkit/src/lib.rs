@@ -1,1 +1,7 @@
-//! Real Kubernetes, throwaway certificates and in-process fleets for the tests, and the tests of the whole
+//! Real Kubernetes, throwaway certificates and fleets of real processes, for the tests, the newcomer's
+//! local fleet (`drover-local`) and comparison runs.
+
+pub mod control_plane;
+pub mod kubeconfig;
+pub mod pki;
+pub mod process;

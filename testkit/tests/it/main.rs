@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not cover their helpers")]
 
 mod architecture;
+mod control_plane;

@@ -1,0 +1,239 @@
+//! A real control plane on the loopback interface: etcd, API server, controller-manager. No root needed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rcgen::KeyPair;
+use tokio::process::Command;
+
+use crate::kubeconfig::{self, Credential, Server};
+use crate::pki::{self, Authority, Files, LOOPBACK, Subject, Usage};
+use crate::process::{Process, free_port, repository, until};
+
+/// Slow machines take several times the usual 4 s.
+const START_TIMEOUT: Duration = Duration::from_secs(80);
+/// Somebody else may take a port between the look and the use.
+const STARTS_MAX: usize = 3;
+/// Where `deploy/local/kubernetes/build` put the binaries; `./test` and `up` set it.
+const BINARIES_VARIABLE: &str = "DROVER_KUBERNETES_BIN";
+
+/// A running control plane; ends when dropped.
+pub struct ControlPlane {
+    pub server: Server,
+    /// Of a member of `system:masters`, past every gateway.
+    pub admin_kubeconfig: PathBuf,
+    /// `host:port` of the API server.
+    pub address: String,
+    pub ca: PathBuf,
+    binaries: PathBuf,
+    processes: Vec<Process>,
+}
+
+struct Certificates {
+    authority: Authority,
+    ca: PathBuf,
+    server: Files,
+    account_key: PathBuf,
+    account_public: PathBuf,
+}
+
+impl ControlPlane {
+    /// Starts a control plane called `name`, with all its files in `folder`.
+    pub async fn start(name: &str, folder: &Path) -> anyhow::Result<Self> {
+        let binaries = binaries()?;
+        std::fs::create_dir_all(folder)?;
+        let certificates = Certificates::new(name, folder)?;
+        let mut failures = Vec::new();
+        for _ in 0..STARTS_MAX {
+            match Self::try_start(name, folder, &binaries, &certificates).await {
+                Ok(started) => return Ok(started),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        bail!("control plane {name} did not start:\n{}", failures.join("\n"))
+    }
+
+    /// kubectl as the administrator, past every gateway.
+    pub fn kubectl(&self) -> Command {
+        kubectl(&self.binaries, &self.admin_kubeconfig)
+    }
+
+    /// Fails where a process has ended by itself.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        self.processes.iter_mut().try_for_each(Process::check)
+    }
+
+    /// The API server's process.
+    pub fn api_server(&self) -> &Process {
+        &self.processes[1]
+    }
+
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for process in self.processes.into_iter().rev() {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+
+    async fn try_start(
+        name: &str,
+        folder: &Path,
+        binaries: &Path,
+        certificates: &Certificates,
+    ) -> anyhow::Result<Self> {
+        let (etcd_url, peer_url) = (loopback("http", free_port()?), loopback("http", free_port()?));
+        let port = free_port()?;
+        let data = folder.join("etcd");
+        if data.exists() {
+            std::fs::remove_dir_all(&data)?;
+        }
+        let etcd =
+            Process::start("etcd", folder, &binaries.join("etcd"), etcd(&data, &etcd_url, &peer_url)).await?;
+        let arguments = api_server(certificates, &etcd_url, port);
+        let api_server =
+            Process::start("kube-apiserver", folder, &binaries.join("kube-apiserver"), arguments).await?;
+        let server = Server {
+            name: name.to_owned(),
+            url: loopback("https", port),
+            ca_pem: certificates.authority.pem(),
+        };
+        let admin_kubeconfig = certificates.kubeconfig(folder, &server, "admin", Some("system:masters"))?;
+        let mut started = Self {
+            server,
+            admin_kubeconfig,
+            address: format!("127.0.0.1:{port}"),
+            ca: certificates.ca.clone(),
+            binaries: binaries.to_owned(),
+            processes: vec![etcd, api_server],
+        };
+        started.answers("ok from /readyz", &["get", "--raw", "/readyz"]).await?;
+        let config =
+            certificates.kubeconfig(folder, &started.server, "system:kube-controller-manager", None)?;
+        let manager = binaries.join("kube-controller-manager");
+        let arguments = controller_manager(certificates, &config);
+        started.processes.push(Process::start("kube-controller-manager", folder, &manager, arguments).await?);
+        // The sign that controllers work, and what pods and tokens need.
+        started.answers("the default service account", &["get", "serviceaccount", "default"]).await?;
+        Ok(started)
+    }
+
+    async fn answers(&mut self, what: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        until(what, START_TIMEOUT, async || {
+            self.check()?;
+            let output = self.kubectl().args(arguments).output().await?;
+            Ok(output.status.success().then_some(()))
+        })
+        .await
+    }
+}
+
+impl Certificates {
+    fn new(name: &str, folder: &Path) -> anyhow::Result<Self> {
+        let authority = Authority::new(name)?;
+        let ca = authority.write(folder, "ca.crt")?;
+        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+        let subject = Subject {
+            common_name: "kube-apiserver",
+            names: &names,
+            addresses: &LOOPBACK,
+            ..Subject::default()
+        };
+        let server = authority.issue_files(folder, "server", &subject, &[Usage::ServerAuth])?;
+        let (account_key, account_public) = (folder.join("accounts.key"), folder.join("accounts.pub"));
+        let key = KeyPair::generate()?;
+        pki::write_secret(&account_key, &key.serialize_pem())?;
+        // The API server does not take the public half out of a PKCS#8 key by itself.
+        pki::write(&account_public, &key.public_key_pem())?;
+        Ok(Self { authority, ca, server, account_key, account_public })
+    }
+
+    fn kubeconfig(
+        &self,
+        folder: &Path,
+        server: &Server,
+        user: &str,
+        organization: Option<&str>,
+    ) -> anyhow::Result<PathBuf> {
+        let subject = Subject { common_name: user, organization, ..Subject::default() };
+        let (cert_pem, key_pem) = self.authority.issue(&subject, &[Usage::ClientAuth])?;
+        let path = folder.join(format!("{}.kubeconfig", user.trim_start_matches("system:")));
+        kubeconfig::write(
+            &path,
+            std::slice::from_ref(server),
+            user,
+            &Credential::Certificate { cert_pem, key_pem },
+        )
+    }
+}
+
+/// kubectl with a kubeconfig, and a discovery cache beside it.
+pub fn kubectl(binaries: &Path, kubeconfig: &Path) -> Command {
+    let mut command = Command::new(binaries.join("kubectl"));
+    command.env("KUBECONFIG", kubeconfig).env("KUBECACHEDIR", kubeconfig.with_extension("cache"));
+    command.kill_on_drop(true).stdin(std::process::Stdio::null());
+    command
+}
+
+/// The folder of Kubernetes' binaries.
+pub fn binaries() -> anyhow::Result<PathBuf> {
+    let found = std::env::var_os(BINARIES_VARIABLE).map(PathBuf::from);
+    let build = repository().join("deploy/local/kubernetes/build");
+    found.with_context(|| {
+        format!("{BINARIES_VARIABLE} is not set: run ./test, or set it to what {} prints", build.display())
+    })
+}
+
+fn loopback(scheme: &str, port: u16) -> String {
+    format!("{scheme}://127.0.0.1:{port}")
+}
+
+fn etcd(data: &Path, client_url: &str, peer_url: &str) -> Vec<String> {
+    let flag = |name: &str, value: &str| format!("--{name}={value}");
+    vec![
+        flag("data-dir", &data.to_string_lossy()),
+        flag("listen-client-urls", client_url),
+        flag("advertise-client-urls", client_url),
+        flag("listen-peer-urls", peer_url),
+        flag("initial-advertise-peer-urls", peer_url),
+        flag("initial-cluster", &format!("default={peer_url}")),
+        flag("unsafe-no-fsync", "true"),
+        flag("log-level", "warn"),
+    ]
+}
+
+fn api_server(certificates: &Certificates, etcd_url: &str, port: u16) -> Vec<String> {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let Certificates { ca, server, account_key, account_public, .. } = certificates;
+    [
+        ("etcd-servers", etcd_url.to_owned()),
+        ("bind-address", "127.0.0.1".to_owned()),
+        ("advertise-address", "127.0.0.1".to_owned()),
+        ("secure-port", port.to_string()),
+        ("tls-cert-file", path(&server.cert)),
+        ("tls-private-key-file", path(&server.key)),
+        ("client-ca-file", path(ca)),
+        ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+        ("service-account-key-file", path(account_public)),
+        ("service-account-signing-key-file", path(account_key)),
+        ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
+        ("authorization-mode", "Node,RBAC".to_owned()),
+        // No node takes part: endpoints of the loopback address are not reconciled.
+        ("endpoint-reconciler-type", "none".to_owned()),
+    ]
+    .map(|(name, value)| format!("--{name}={value}"))
+    .into()
+}
+
+fn controller_manager(certificates: &Certificates, kubeconfig: &Path) -> Vec<String> {
+    [
+        ("kubeconfig", kubeconfig.to_string_lossy()),
+        ("service-account-private-key-file", certificates.account_key.to_string_lossy()),
+        ("root-ca-file", certificates.ca.to_string_lossy()),
+        ("use-service-account-credentials", "true".into()),
+        ("leader-elect", "false".into()),
+        ("secure-port", "0".into()),
+    ]
+    .map(|(name, value)| format!("--{name}={value}"))
+    .into()
+}

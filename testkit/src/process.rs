@@ -1,0 +1,116 @@
+//! A process that never outlives whoever started it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
+
+/// The supervisor has 10 s before it uses force.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of a log is shown with a failure, in bytes.
+const LOG_TAIL_BYTES: usize = 4096;
+
+/// A command under `deploy/local/supervise`, ended when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    pid: u32,
+    supervisor: Child,
+    /// Its end is the supervisor's signal.
+    input: Option<ChildStdin>,
+}
+
+impl Process {
+    /// Starts a program, whose output goes to `<folder>/<name>.log`.
+    pub async fn start<S: AsRef<OsStr>>(
+        name: &str,
+        folder: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let mut command = Command::new(supervisor_script());
+        command.arg(&log).arg(program).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Of a group of its own: a terminal's Ctrl-C ends it by way of its parent, in order.
+        command.process_group(0);
+        let mut supervisor = command.spawn().with_context(|| format!("failed to start {name}"))?;
+        let input = supervisor.stdin.take();
+        let output = supervisor.stdout.take().context("the supervisor has no output")?;
+        let mut line = String::new();
+        timeout(START_TIMEOUT, BufReader::new(output).read_line(&mut line)).await??;
+        let pid = line.trim().parse().with_context(|| format!("{name} did not start: {line:?}"))?;
+        Ok(Self { name: name.to_owned(), log, pid, supervisor, input })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Fails, with the end of its log, where the process has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        if self.supervisor.try_wait()?.is_some() {
+            bail!("{} ended by itself; the end of {}:\n{}", self.name, self.log.display(), self.log_tail());
+        }
+        Ok(())
+    }
+
+    pub fn log_tail(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
+    }
+
+    /// Sends a signal to the process itself, by its name: `KILL`, `STOP`.
+    pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let status =
+            Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status().await?;
+        if status.success() { Ok(()) } else { bail!("failed to send {signal} to {}", self.name) }
+    }
+
+    /// Ends the process in order, and waits for that.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.input.take());
+        let ended = timeout(END_TIMEOUT, self.supervisor.wait()).await;
+        ended.with_context(|| format!("{} did not end", self.name))?.map(drop).map_err(Into::into)
+    }
+}
+
+/// The repository that this was built from.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testkit is a folder of the repository").to_owned()
+}
+
+fn supervisor_script() -> PathBuf {
+    repository().join("deploy/local/supervise")
+}
+
+/// A free TCP port of the loopback interface: free at the moment, so whoever takes it soon gets it.
+pub fn free_port() -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Asks until there is an answer, with a pause between; an error that is final ends it at once.
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await? {
+                return Ok(answer);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    timeout(deadline, asking).await.with_context(|| format!("waited {deadline:?} in vain for {what}"))?
+}
