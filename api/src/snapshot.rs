@@ -24,7 +24,7 @@ pub const READER_MIN: u32 = 1;
 /// How long a snapshot serves after it was issued, unless it says less.
 pub const MAX_STALENESS_DEFAULT: Duration = Duration::from_secs(3600);
 /// A longer life than this would let a gateway that is cut off serve revoked users for days.
-pub const MAX_STALENESS_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const MAX_STALENESS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How far ahead of our clock a snapshot may have been issued.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Largest document, in bytes: 10,000 users with 100,000 tokens take about a fifth.

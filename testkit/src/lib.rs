@@ -2,6 +2,8 @@
 //! local fleet (`drover-local`) and comparison runs.
 
 pub mod control_plane;
+pub mod fleet;
 pub mod kubeconfig;
 pub mod pki;
 pub mod process;
+pub mod roster;

@@ -4,3 +4,5 @@
 
 mod architecture;
 mod control_plane;
+mod kubectl;
+mod system;
