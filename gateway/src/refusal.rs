@@ -360,7 +360,8 @@ fn is_discovery(target: &str) -> bool {
     match parts.clone().next() {
         Some("api") => parts.count() <= 2,
         Some("apis") => parts.count() <= 3,
-        Some(_) | None => true,
+        Some("openapi") => true,
+        Some(_) | None => false,
     }
 }
 
@@ -392,7 +393,7 @@ mod tests {
             ("/k8s/clusters/one/api/v1?timeout=32s", true),
             ("/k8s/clusters/one/apis/apps/v1", true),
             ("/openapi/v3", true),
-            ("/k8s/clusters/one/version", true),
+            ("/k8s/clusters/one/version", false),
             ("/api/v1/pods", false),
             ("/k8s/clusters/one/apis/apps/v1/namespaces/web/deployments?watch=true", false),
         ] {

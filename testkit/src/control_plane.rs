@@ -26,8 +26,15 @@ pub struct ControlPlane {
     /// `host:port` of the API server.
     pub address: String,
     pub ca: PathBuf,
+    /// What the API server did for whom, as JSON lines.
+    pub audit_log: PathBuf,
     binaries: PathBuf,
     processes: Vec<Process>,
+}
+
+struct Audit {
+    policy: PathBuf,
+    log: PathBuf,
 }
 
 struct Certificates {
@@ -90,7 +97,8 @@ impl ControlPlane {
         }
         let etcd =
             Process::start("etcd", folder, &binaries.join("etcd"), etcd(&data, &etcd_url, &peer_url)).await?;
-        let arguments = api_server(certificates, &etcd_url, port);
+        let audit = Audit::prepare(folder)?;
+        let arguments = api_server(certificates, &audit, &etcd_url, port);
         let api_server =
             Process::start("kube-apiserver", folder, &binaries.join("kube-apiserver"), arguments).await?;
         let server = Server {
@@ -104,6 +112,7 @@ impl ControlPlane {
             admin_kubeconfig,
             address: format!("127.0.0.1:{port}"),
             ca: certificates.ca.clone(),
+            audit_log: audit.log,
             binaries: binaries.to_owned(),
             processes: vec![etcd, api_server],
         };
@@ -125,6 +134,16 @@ impl ControlPlane {
             Ok(output.status.success().then_some(()))
         })
         .await
+    }
+}
+
+impl Audit {
+    /// Who asked for what, when a request began and when it ended; no bodies.
+    fn prepare(folder: &Path) -> anyhow::Result<Self> {
+        let policy = folder.join("audit-policy.json");
+        let rules = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","rules":[{"level":"Metadata"}]}"#;
+        pki::write(&policy, rules)?;
+        Ok(Self { policy, log: folder.join("audit.log") })
     }
 }
 
@@ -202,9 +221,10 @@ fn etcd(data: &Path, client_url: &str, peer_url: &str) -> Vec<String> {
     ]
 }
 
-fn api_server(certificates: &Certificates, etcd_url: &str, port: u16) -> Vec<String> {
+fn api_server(certificates: &Certificates, audit: &Audit, etcd_url: &str, port: u16) -> Vec<String> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let Certificates { ca, server, account_key, account_public, .. } = certificates;
+    let Audit { policy: audit_policy, log: audit_log } = audit;
     [
         ("etcd-servers", etcd_url.to_owned()),
         ("bind-address", "127.0.0.1".to_owned()),
@@ -220,6 +240,8 @@ fn api_server(certificates: &Certificates, etcd_url: &str, port: u16) -> Vec<Str
         ("authorization-mode", "Node,RBAC".to_owned()),
         // No node takes part: endpoints of the loopback address are not reconciled.
         ("endpoint-reconciler-type", "none".to_owned()),
+        ("audit-policy-file", path(audit_policy)),
+        ("audit-log-path", path(audit_log)),
     ]
     .map(|(name, value)| format!("--{name}={value}"))
     .into()

@@ -4,5 +4,7 @@
 
 mod architecture;
 mod control_plane;
+mod failures;
+mod isolation;
 mod kubectl;
 mod system;

@@ -10,29 +10,30 @@ use drover_testkit::control_plane::{self, ControlPlane};
 use drover_testkit::fleet::{Gateway, Target, admit_agent};
 use drover_testkit::process::{Process, until};
 use drover_testkit::roster::{Member, Roster};
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 
 /// For anything that takes moments: only a hang meets it.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, what).await.expect("it happens before the deadline")
 }
 
 /// The clusters of all tests: a test uses objects with names of its own.
-pub struct Clusters {
-    pub one: Cluster,
-    pub two: Cluster,
+pub(crate) struct Clusters {
+    pub(crate) one: Cluster,
+    pub(crate) two: Cluster,
 }
 
-pub struct Cluster {
-    pub plane: ControlPlane,
-    pub target: Target,
+pub(crate) struct Cluster {
+    pub(crate) plane: ControlPlane,
+    pub(crate) target: Target,
 }
 
 /// Started by the first test that asks, on a runtime that outlives each test's; ended with this process.
-pub fn clusters() -> &'static Clusters {
+pub(crate) fn clusters() -> &'static Clusters {
     static CLUSTERS: OnceLock<Clusters> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
         let start = || {
@@ -57,23 +58,34 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// What the API server finished for requests whose URI has `mark` in it.
+    pub(crate) fn audited(&self, mark: &str) -> Vec<Value> {
+        let log = std::fs::read_to_string(&self.plane.audit_log).unwrap();
+        // The last line may be in the writing.
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let marked = |event: &Value| event["requestURI"].as_str().is_some_and(|uri| uri.contains(mark));
+        events.filter(|event| event["stage"] == "ResponseComplete" && marked(event)).collect()
+    }
+}
+
 /// A gateway with an agent in each cluster, and two users: `admin` owns all, `viewer` may read.
-pub struct Fleet {
-    pub gateway: Gateway,
-    pub roster: Roster,
-    pub admin: Member,
-    pub viewer: Member,
-    pub running: Process,
-    pub agents: Vec<Process>,
+pub(crate) struct Fleet {
+    pub(crate) gateway: Gateway,
+    pub(crate) roster: Roster,
+    pub(crate) admin: Member,
+    pub(crate) viewer: Member,
+    pub(crate) running: Process,
+    pub(crate) agents: Vec<Process>,
 }
 
 impl Fleet {
-    pub async fn start(test: &str) -> Self {
+    pub(crate) async fn start(test: &str) -> Self {
         Self::start_with(test, |_| {}).await
     }
 
     /// A fleet whose snapshot `write` completes.
-    pub async fn start_with(test: &str, write: impl FnOnce(&mut Roster)) -> Self {
+    pub(crate) async fn start_with(test: &str, write: impl FnOnce(&mut Roster)) -> Self {
         let clusters = clusters();
         let folder = folder(test);
         let targets = [&clusters.one.target, &clusters.two.target];
@@ -99,7 +111,7 @@ impl Fleet {
     }
 
     /// Waits until requests reach a cluster.
-    pub async fn connected(&self, cluster: &str) {
+    pub(crate) async fn connected(&self, cluster: &str) {
         until("the cluster to be reached", DEADLINE, async || {
             let output =
                 self.kubectl(&self.admin, cluster).args(["get", "--raw", "/version"]).output().await?;
@@ -110,7 +122,7 @@ impl Fleet {
     }
 
     /// kubectl of a user, through the gateway.
-    pub fn kubectl(&self, member: &Member, cluster: &str) -> Command {
+    pub(crate) fn kubectl(&self, member: &Member, cluster: &str) -> Command {
         let kubeconfig = self.gateway.kubeconfig(member, &["one", "two"]).unwrap();
         let mut command = control_plane::kubectl(&control_plane::binaries().unwrap(), &kubeconfig);
         command.args(["--context", cluster]);
@@ -118,7 +130,12 @@ impl Fleet {
     }
 
     /// What kubectl prints: standard output where it succeeds, else standard error.
-    pub async fn says(&self, member: &Member, cluster: &str, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) async fn says(
+        &self,
+        member: &Member,
+        cluster: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
         let output = soon(self.kubectl(member, cluster).args(arguments).output()).await.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

@@ -1,0 +1,165 @@
+//! What clients see when an agent, a gateway or a snapshot fails, and how soon it is over.
+
+use std::time::{Duration, Instant};
+
+use drover_testkit::client::Client;
+use drover_testkit::process::until;
+use http::header::RETRY_AFTER;
+use hyper::{Method, Request};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::system::{DEADLINE, Fleet, clusters, soon};
+
+/// Of each kind of request in flight when the agent is killed.
+const IN_FLIGHT: usize = 8;
+
+#[tokio::test]
+async fn a_killed_agent_costs_reads_nothing_and_writes_a_clear_answer() {
+    let mut fleet = Fleet::start("agent-killed").await;
+    let client = Client::new(&fleet.gateway).unwrap();
+    let token = fleet.admin.token.clone();
+    // A server that stands still keeps every request in flight.
+    let server = clusters().two.plane.api_server();
+    server.signal("STOP").await.unwrap();
+    let (mut reads, mut writes) = (JoinSet::new(), JoinSet::new());
+    for number in 0..IN_FLIGHT {
+        let (reader, writer, token) = (client.clone(), client.clone(), token.clone());
+        let path = format!("/api/v1/namespaces/default?killed={number}");
+        let request = post(&format!("/k8s/clusters/two/api/v1/namespaces/none/pods?killed={number}"), &token);
+        reads.spawn(async move { reader.get("two", &path, &token).await });
+        writes.spawn(async move { answer(&writer, request).await });
+    }
+    in_flight(&fleet, 2 * IN_FLIGHT).await;
+    fleet.agents[1].signal("KILL").await.unwrap();
+    server.signal("CONT").await.unwrap();
+    let target = &clusters().two.target;
+    fleet.agents.push(fleet.gateway.start_agent(target, "b").await.unwrap());
+    let restarted = Instant::now();
+
+    while let Some(write) = soon(writes.join_next()).await {
+        let (status, retry_after, body) = write.unwrap();
+        assert_eq!((status, retry_after), (502, false), "{body}");
+        assert_eq!(body["details"]["name"], "two", "{body}");
+        assert_eq!(body["kind"], "Status", "{body}");
+    }
+    while let Some(read) = soon(reads.join_next()).await {
+        let (status, body) = read.unwrap().unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    fleet.connected("two").await;
+    assert!(restarted.elapsed() < Duration::from_secs(10), "{:?}", restarted.elapsed());
+}
+
+#[tokio::test]
+async fn without_an_agent_nothing_is_sent_and_clients_are_told_so() {
+    let mut fleet = Fleet::start("no-agent").await;
+    let client = Client::new(&fleet.gateway).unwrap();
+    fleet.agents.remove(1).stop().await.unwrap();
+    let request = || post("/k8s/clusters/two/api/v1/namespaces/default/configmaps", &fleet.admin.token);
+    let refused = until("the session to be gone", DEADLINE, async || {
+        let answer = answer(&client, request()).await;
+        Ok((answer.0 == 503).then_some(answer))
+    });
+    let (_, retry_after, body) = refused.await.unwrap();
+    assert!(retry_after, "an agent that was here a moment ago is expected back: {body}");
+    assert_eq!(body["details"]["causes"][0]["reason"], "SessionReconnecting", "{body}");
+    assert_eq!(body["details"]["name"], "two", "{body}");
+    // The other cluster is none the wiser.
+    assert_eq!(client.get("one", "/version", &fleet.admin.token).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_again_serves_from_its_snapshot() {
+    let fleet = Fleet::start("restart").await;
+    let Fleet { gateway, admin, running, agents, .. } = &fleet;
+    let _agents = agents;
+    running.signal("KILL").await.unwrap();
+    let _running = gateway.start().await.unwrap();
+    let client = Client::new(gateway).unwrap();
+    // It knows users at once, and agents come back by themselves.
+    assert_eq!(client.get("one", "/version", "drv_nobody").await.unwrap().0, 401);
+    until("the agent to be back", DEADLINE, async || {
+        Ok((client.get("one", "/version", &admin.token).await?.0 == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_snapshot_is_taken_up_and_a_malformed_one_is_refused_whole() {
+    let mut fleet = Fleet::start("snapshot").await;
+    let client = Client::new(&fleet.gateway).unwrap();
+    let token = fleet.viewer.token.clone();
+    let status = async || client.get("one", "/version", &token).await.map(|(status, _)| status);
+    assert_eq!(status().await.unwrap(), 200);
+
+    fleet.roster.document.users[1].disabled = true;
+    fleet.roster.publish().unwrap();
+    let changed = Instant::now();
+    until("the user to be locked out", DEADLINE, async || Ok((status().await? == 401).then_some(())))
+        .await
+        .unwrap();
+    assert!(changed.elapsed() < Duration::from_secs(3), "{:?}", changed.elapsed());
+
+    // One unsound object, beside a change that would let the user in again.
+    fleet.roster.document.users[1].disabled = false;
+    fleet.roster.document.bindings[0].role = "no-such-role".to_owned();
+    fleet.roster.publish().unwrap();
+    metric(&fleet, "gateway_snapshots_refused_total", 1.0).await;
+    assert_eq!(status().await.unwrap(), 401, "the last good snapshot stays");
+    std::fs::write(fleet.roster.path(), "{").unwrap();
+    metric(&fleet, "gateway_snapshots_refused_total", 2.0).await;
+    assert_eq!(client.get("one", "/version", &fleet.admin.token).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn beyond_its_staleness_a_snapshot_serves_nobody() {
+    let mut fleet = Fleet::start("stale").await;
+    let client = Client::new(&fleet.gateway).unwrap();
+    fleet.roster.document.max_staleness_s = 1;
+    fleet.roster.publish().unwrap();
+    let refused = until("the snapshot to be stale", DEADLINE, async || {
+        let (status, body) = client.get("one", "/version", &fleet.admin.token).await?;
+        Ok((status == 503).then_some(body))
+    });
+    assert_eq!(refused.await.unwrap()["details"]["causes"][0]["reason"], "SnapshotStale");
+    fleet.roster.document.max_staleness_s = 3600;
+    fleet.roster.publish().unwrap();
+    fleet.connected("one").await;
+}
+
+fn post(path: &str, token: &str) -> Request<http_body_util::Empty<bytes::Bytes>> {
+    let request = Request::builder().method(Method::POST).uri(path).header("host", "localhost");
+    request.header("authorization", format!("Bearer {token}")).body(Default::default()).unwrap()
+}
+
+/// Status, whether a client may try again by itself, and the body.
+async fn answer(
+    client: &Client,
+    request: Request<http_body_util::Empty<bytes::Bytes>>,
+) -> (u16, bool, Value) {
+    use http_body_util::BodyExt;
+    let response = client.send(request).await.unwrap();
+    let (status, retry) = (response.status().as_u16(), response.headers().contains_key(RETRY_AFTER));
+    let body = soon(response.into_body().collect()).await.unwrap().to_bytes();
+    (status, retry, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// Waits until that many requests are on their way.
+async fn in_flight(fleet: &Fleet, count: usize) {
+    metric(fleet, "gateway_requests_in_flight", count as f64).await;
+}
+
+async fn metric(fleet: &Fleet, name: &str, at_least: f64) {
+    let url = fleet.gateway.metrics_url();
+    until(name, DEADLINE, async || {
+        let output =
+            tokio::process::Command::new("curl").args(["-sf", "--max-time", "5", &url]).output().await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        Ok(value.filter(|value| *value >= at_least))
+    })
+    .await
+    .unwrap();
+}
