@@ -29,8 +29,10 @@ pub(crate) const UDP_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Silence after which an idle session is lost: what NAT and a failed peer are allowed to cost.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Keeps NAT bindings of 15 s and more open.
-pub(crate) const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How soon an idle agent finds out that its gateway was started again; NAT bindings last longer.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Between two stateless resets: a thousand agents are told within a second.
+pub(crate) const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// How often a session with open streams looks at them: the resolution of what follows.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Silent ticks before a PING: 1 s.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{Endpoint, TokioRuntime};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,7 @@ impl Listener {
         let config = transport::listener(tls)?;
         let socket = socket::bind(address)?;
         let endpoint =
-            Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
+            Endpoint::new(transport::listening_endpoint(tls), Some(config), socket, Arc::new(TokioRuntime))?;
         let (waiting, sessions) = mpsc::channel(SESSIONS_WAITING_MAX);
         let shared = Arc::new(Shared {
             endpoint,

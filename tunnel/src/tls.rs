@@ -58,6 +58,11 @@ impl Tls {
         Self::new(certificates(chain.as_ref())?, key, certificates(roots.as_ref())?)
     }
 
+    /// What to derive other secrets of the process from; never to be shown.
+    pub(crate) fn key_bytes(&self) -> &[u8] {
+        self.key.secret_der()
+    }
+
     pub(crate) fn listener(&self) -> Result<QuicServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =

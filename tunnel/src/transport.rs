@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use quinn::{ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 
 use crate::limits::{
-    HANDSHAKES_MAX, IDLE_TIMEOUT, KEEPALIVE, Limits, MTU_UPPER, SEND_WINDOW, STREAM_WINDOW,
-    STREAMS_OF_DIALER_MAX, WINDOW_BEFORE_HELLO,
+    HANDSHAKES_MAX, IDLE_TIMEOUT, KEEPALIVE, Limits, MTU_UPPER, RESET_INTERVAL_MIN, SEND_WINDOW,
+    STREAM_WINDOW, STREAMS_OF_DIALER_MAX, WINDOW_BEFORE_HELLO,
 };
 use crate::tls::{Tls, TlsError};
 
@@ -29,6 +33,21 @@ pub(crate) fn dialer(tls: &Tls, limits: &Limits) -> Result<ClientConfig, TlsErro
     let mut config = ClientConfig::new(Arc::new(tls.dialer()?));
     config.transport_config(Arc::new(transport));
     Ok(config)
+}
+
+/// The same for every process with the same key: one that starts again can tell agents, by a stateless
+/// reset (RFC 9000 section 10.3), that it has forgotten their sessions. They would find out at the idle
+/// timeout otherwise.
+pub(crate) fn listening_endpoint(tls: &Tls) -> EndpointConfig {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, tls.key_bytes());
+    let derive = |purpose: &[u8]| hmac::sign(&secret, purpose);
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, derive(b"drover stateless reset").as_ref());
+    let ids = derive(b"drover connection ids");
+    let ids = ids.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config.min_reset_interval(RESET_INTERVAL_MIN);
+    config
 }
 
 fn common() -> TransportConfig {

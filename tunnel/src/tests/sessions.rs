@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::support::{Authority, Pair, SERVER_NAME, agent_serves, header, loopback, soon};
+use super::support::{Authority, Pair, Relay, SERVER_NAME, agent_serves, header, loopback, soon};
 use crate::codec::{ControlFrame, Hello};
+use crate::limits::IDLE_TIMEOUT;
 use crate::{
     CloseReason, Dialer, InstanceId, Limits, Listener, OpenError, OutcomeState, Owner, Tls, transport,
 };
@@ -88,6 +89,26 @@ async fn a_gateway_that_drains_tells_every_agent() {
     assert_eq!(pair.agent.close_reason(), None);
     drop((gateway, agent));
     assert_eq!(soon(pair.agent.closed()).await, CloseReason::Drained);
+}
+
+#[tokio::test]
+async fn regression_an_idle_agent_finds_out_within_seconds_that_its_gateway_started_again() {
+    let authority = Authority::new();
+    let tls = authority.gateway();
+    let (first, second) = (bind(&tls), bind(&tls));
+    let relay = Relay::to(first.local_addr().unwrap()).await;
+    let dialer = Dialer::new(&authority.agent(), Limits::default()).unwrap();
+    let (agent, _gateway) =
+        soon(async { tokio::join!(dialer.dial(relay.address, SERVER_NAME), first.accept()) }).await;
+    let agent = agent.unwrap();
+    relay.redirect(second.local_addr().unwrap());
+    let began = tokio::time::Instant::now();
+    assert_eq!(soon(agent.closed()).await, CloseReason::Transport);
+    assert!(began.elapsed() < IDLE_TIMEOUT / 2, "{:?}", began.elapsed());
+}
+
+fn bind(tls: &Tls) -> Listener {
+    Listener::bind(loopback(), tls, Limits::default()).unwrap()
 }
 
 #[tokio::test]

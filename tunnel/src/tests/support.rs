@@ -142,16 +142,17 @@ where
 pub(super) struct Relay {
     pub(super) address: SocketAddr,
     silent: watch::Sender<bool>,
+    listener: watch::Sender<SocketAddr>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Relay {
-    async fn to(listener: SocketAddr) -> Self {
+    pub(super) async fn to(listener: SocketAddr) -> Self {
         let front = Arc::new(UdpSocket::bind(loopback()).await.unwrap());
         let back = UdpSocket::bind(loopback()).await.unwrap();
-        back.connect(listener).await.unwrap();
         let address = front.local_addr().unwrap();
         let (silent, is_silent) = watch::channel(false);
+        let (listener, current) = watch::channel(listener);
         let task = async move {
             let (mut out, mut into) = (vec![0; 65536], vec![0; 65536]);
             let mut dialer = None;
@@ -159,15 +160,21 @@ impl Relay {
                 tokio::select! {
                     Ok((length, from)) = front.recv_from(&mut out) => {
                         dialer = Some(from);
-                        if !*is_silent.borrow() { _ = back.send(&out[..length]).await; }
+                        if !*is_silent.borrow() { let to = *current.borrow();
+                        _ = back.send_to(&out[..length], to).await; }
                     }
-                    Ok(length) = back.recv(&mut into) => {
+                    Ok((length, _)) = back.recv_from(&mut into) => {
                         if let Some(to) = dialer && !*is_silent.borrow() { _ = front.send_to(&into[..length], to).await; }
                     }
                 }
             }
         };
-        Self { address, silent, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        Self { address, silent, listener, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+    }
+
+    /// Sends what follows to another listener, whose answers look as if they came from the first.
+    pub(super) fn redirect(&self, listener: SocketAddr) {
+        self.listener.send_replace(listener);
     }
 
     pub(super) fn go_silent(&self) {
