@@ -16,7 +16,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// What agents dial, in the gateway's tunnel certificate.
 const TUNNEL_NAME: &str = "gateway.drover";
 /// Of a token of an agent outside of its cluster, which nobody renews.
-const AGENT_TOKEN_LIFE: &str = "720h";
+const AGENT_TOKEN_LIFE: &str = "168h";
 
 /// Programs of this build.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ pub mod client;
 pub mod control_plane;
 pub mod fleet;
 pub mod kubeconfig;
+pub mod local;
 pub mod pki;
 pub mod process;
 pub mod roster;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::pki;
 
 /// Nobody renews a local fleet's snapshot, nor its tokens.
-const TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+const TOKEN_LIFE: Duration = MAX_STALENESS_MAX;
 
 /// A snapshot in the making, and the file that it goes to.
 #[derive(Clone, Debug)]

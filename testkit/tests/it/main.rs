@@ -7,4 +7,5 @@ mod control_plane;
 mod failures;
 mod isolation;
 mod kubectl;
+mod local;
 mod system;

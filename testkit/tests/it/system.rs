@@ -143,7 +143,7 @@ impl Fleet {
 }
 
 /// A folder of one test's in the build's temporary files; those of runs that ended are removed.
-fn folder(test: &str) -> PathBuf {
+pub(crate) fn folder(test: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let run = all.join(format!("run-{}", std::process::id()));

@@ -1,0 +1,181 @@
+//! The newcomer's fleet on one machine: real clusters, a gateway, an agent in front of each.
+//!
+//! `up` starts a process that holds the fleet and outlives it; `down` ends that one, and with it all.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use drover_api::kinds::Domain;
+use serde::{Deserialize, Serialize};
+
+use crate::control_plane::ControlPlane;
+use crate::fleet::{Gateway, Target, admit_agent};
+use crate::process::{Process, until};
+use crate::roster::{Member, Roster};
+
+mod existing;
+pub mod holder;
+
+/// More do not fit on a small machine: each takes about half a gigabyte.
+pub const CLUSTERS_MAX: u8 = 16;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What `up --json` prints, and scripts use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Up {
+    pub gateway: String,
+    pub ca: PathBuf,
+    pub metrics: String,
+    pub admin: UpUser,
+    pub viewer: UpUser,
+    pub clusters: Vec<UpCluster>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpUser {
+    pub name: String,
+    pub kubeconfig: PathBuf,
+    pub token: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpCluster {
+    pub name: String,
+    pub url: String,
+    /// Past the gateway, with an administrator's certificate.
+    pub direct_kubeconfig: PathBuf,
+    /// Where to find the demonstration workload, once clusters have nodes.
+    pub demo: Option<String>,
+}
+
+/// Which clusters stand behind the gateway.
+#[derive(Clone, Debug)]
+pub enum Clusters {
+    Existing(PathBuf),
+    /// That many, made for this.
+    New(u8),
+}
+
+/// Everything that runs; ends when it is dropped.
+pub struct Local {
+    pub up: Up,
+    planes: Vec<ControlPlane>,
+    gateway: Process,
+    agents: Vec<Process>,
+}
+
+/// A cluster that is there, before its agent is.
+struct Ready {
+    target: Target,
+    direct_kubeconfig: PathBuf,
+    plane: Option<ControlPlane>,
+}
+
+impl Local {
+    /// Starts everything in `folder`; tells `progress` what it is at.
+    pub async fn start(folder: &Path, clusters: &Clusters, progress: impl Fn(&str)) -> anyhow::Result<Self> {
+        let ready = match clusters {
+            Clusters::Existing(kubeconfig) => vec![existing::cluster(folder, kubeconfig).await?],
+            Clusters::New(count) => {
+                progress(&format!("Starting {count} control plane(s): etcd, API server, controller-manager"));
+                new_clusters(folder, *count).await?
+            }
+        };
+        progress("Starting the gateway");
+        let named: Vec<_> =
+            ready.iter().map(|ready| (ready.target.name.as_str(), ready.target.id.as_str())).collect();
+        let mut roster = Roster::new(&folder.join("snapshot.json"), &named);
+        let (admin, viewer) = (roster.user("admin", &[])?, roster.user("viewer", &[])?);
+        roster.bind(&admin.principal, "admin", Domain::Global);
+        roster.bind(&viewer.principal, "cluster-viewer", Domain::Global);
+        roster.publish()?;
+        let gateway = Gateway::prepare(&folder.join("gateway"), roster.path())?;
+        let running = gateway.start().await?;
+        let mut agents = Vec::new();
+        for ready in &ready {
+            progress(&format!("Connecting cluster {}", ready.target.name));
+            agents.push(gateway.start_agent(&ready.target, "a").await?);
+        }
+        let up = describe(&gateway, &admin, &viewer, &ready)?;
+        let mut local = Self {
+            up,
+            planes: ready.into_iter().filter_map(|ready| ready.plane).collect(),
+            gateway: running,
+            agents,
+        };
+        local.connected(&gateway, &admin).await?;
+        Ok(local)
+    }
+
+    /// Fails where a process has ended by itself.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        self.gateway.check()?;
+        self.agents.iter_mut().try_for_each(Process::check)?;
+        self.planes.iter_mut().try_for_each(ControlPlane::check)
+    }
+
+    /// Ends everything in order: nothing is cut off that could still be answered.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.gateway.stop().await?;
+        for agent in self.agents {
+            agent.stop().await?;
+        }
+        for plane in self.planes {
+            plane.stop().await?;
+        }
+        Ok(())
+    }
+
+    async fn connected(&mut self, gateway: &Gateway, admin: &Member) -> anyhow::Result<()> {
+        let client = crate::client::Client::new(gateway)?;
+        for cluster in self.up.clusters.clone() {
+            let asked = until("the agent to connect", CONNECT_TIMEOUT, async || {
+                self.check()?;
+                let (status, _) = client.get(&cluster.name, "/version", &admin.token).await?;
+                Ok((status == 200).then_some(()))
+            });
+            asked.await.with_context(|| format!("cluster {} is not reached", cluster.name))?;
+        }
+        Ok(())
+    }
+}
+
+async fn new_clusters(folder: &Path, count: u8) -> anyhow::Result<Vec<Ready>> {
+    if !(1..=CLUSTERS_MAX).contains(&count) {
+        bail!("--clusters must be 1 to {CLUSTERS_MAX}");
+    }
+    let folders = (1..=count).map(|number| (number, folder.join(format!("local-{number}"))));
+    let starting = folders.map(async |(number, folder)| new_cluster(&folder, number).await);
+    futures_util::future::try_join_all(starting).await
+}
+
+async fn new_cluster(folder: &Path, number: u8) -> anyhow::Result<Ready> {
+    let (name, id) = (format!("local-{number}"), format!("c-local{number}"));
+    let plane = ControlPlane::start(&name, folder).await?;
+    let token = admit_agent(|| plane.kubectl(), folder).await?;
+    let target = Target { name, id, address: plane.address.clone(), ca: plane.ca.clone(), token };
+    Ok(Ready { target, direct_kubeconfig: plane.admin_kubeconfig.clone(), plane: Some(plane) })
+}
+
+fn describe(gateway: &Gateway, admin: &Member, viewer: &Member, ready: &[Ready]) -> anyhow::Result<Up> {
+    let names: Vec<_> = ready.iter().map(|ready| ready.target.name.as_str()).collect();
+    let user = |member: &Member| {
+        let kubeconfig = gateway.kubeconfig(member, &names)?;
+        anyhow::Ok(UpUser { name: member.name.clone(), kubeconfig, token: member.token.clone() })
+    };
+    let cluster = |ready: &Ready| UpCluster {
+        name: ready.target.name.clone(),
+        url: gateway.cluster_url(&ready.target.name),
+        direct_kubeconfig: ready.direct_kubeconfig.clone(),
+        demo: None,
+    };
+    Ok(Up {
+        gateway: gateway.url(),
+        ca: gateway.ca(),
+        metrics: gateway.metrics_url(),
+        admin: user(admin)?,
+        viewer: user(viewer)?,
+        clusters: ready.iter().map(cluster).collect(),
+    })
+}

@@ -1,0 +1,154 @@
+//! `drover-local`: what `deploy/local/up` and `down` run.
+
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use drover_daemon::exit::report;
+use drover_testkit::control_plane;
+use drover_testkit::local::holder::{Folder, down, follow, hold};
+use drover_testkit::local::{Clusters, Up};
+use drover_testkit::process::repository;
+use tokio::process::Command;
+
+/// A Drover fleet on this machine: real Kubernetes clusters behind a gateway.
+#[derive(Parser)]
+#[command(name = "drover-local", version)]
+struct Cli {
+    /// Folder of the fleet's files; by default .local in the repository.
+    #[arg(long, global = true)]
+    folder: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Do,
+}
+
+#[derive(Subcommand)]
+enum Do {
+    /// Ends the fleet and removes its files.
+    Down,
+    /// Holds a fleet: what `up` leaves behind.
+    #[command(hide = true)]
+    Hold(Which),
+    /// Starts a fleet.
+    Up {
+        #[command(flatten)]
+        which: Which,
+        /// Print one JSON object for scripts.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Clone)]
+struct Which {
+    /// How many clusters to make.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(drover_testkit::local::CLUSTERS_MAX)))]
+    clusters: u8,
+    /// Put the gateway in front of the cluster in this file instead (its current context).
+    #[arg(long, conflicts_with = "clusters")]
+    kubeconfig: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    report(run(Cli::parse()).await)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let folder = Folder::new(cli.folder.unwrap_or_else(|| repository().join(".local")));
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a second TLS provider was installed")?;
+    match cli.command {
+        Do::Down => {
+            let ended = down(&folder).await?;
+            eprintln!("{}", if ended { "The fleet is down." } else { "Nothing was running." });
+            Ok(())
+        }
+        Do::Hold(which) => hold(&folder, &which.clusters()).await,
+        Do::Up { which, json } => up(&folder, which, json).await,
+    }
+}
+
+impl Which {
+    fn clusters(&self) -> Clusters {
+        match &self.kubeconfig {
+            Some(file) => Clusters::Existing(file.clone()),
+            None => Clusters::New(self.clusters),
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        match &self.kubeconfig {
+            Some(file) => vec!["--kubeconfig".to_owned(), file.to_string_lossy().into_owned()],
+            None => vec!["--clusters".to_owned(), self.clusters.to_string()],
+        }
+    }
+}
+
+async fn up(folder: &Folder, which: Which, json: bool) -> anyhow::Result<()> {
+    if folder.holder().is_some() {
+        bail!("a fleet is up already in {}: end it with deploy/local/down", folder.path().display());
+    }
+    // What a fleet that ended by itself left behind.
+    down(folder).await?;
+    std::fs::create_dir_all(folder.path())?;
+    let log = std::fs::File::create(folder.path().join("hold.log"))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--folder").arg(folder.path()).arg("hold").args(which.arguments());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+    let mut holder = command.spawn()?;
+    let followed = tokio::select! {
+        followed = follow(&mut holder, |line| eprintln!("{line}")) => followed,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match followed {
+        Ok(up) if json => println!("{}", serde_json::to_string(&up)?),
+        Ok(up) => print!("{}", told(&up)),
+        Err(error) => {
+            // Ends by itself where it failed; where it was interrupted, this ends it.
+            let log = std::fs::read_to_string(folder.path().join("hold.log")).unwrap_or_default();
+            down(folder).await?;
+            bail!("{error}\n{log}");
+        }
+    }
+    Ok(())
+}
+
+/// What to try next.
+fn told(up: &Up) -> String {
+    let kubectl = match control_plane::binaries() {
+        Ok(folder) => format!("export PATH={}:$PATH   # kubectl, if you have none\n  ", folder.display()),
+        Err(_) => String::new(),
+    };
+    let names: Vec<_> = up.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    let last = names.last().copied().unwrap_or_default();
+    format!(
+        "
+Drover is up: {names} behind {gateway}
+
+As the administrator:
+  {kubectl}export KUBECONFIG={admin}
+  kubectl get namespaces
+  kubectl auth whoami
+  kubectl --context {last} create configmap hello --from-literal=from=drover
+
+As one who may only read:
+  export KUBECONFIG={viewer}
+  kubectl --context {last} get configmaps
+  kubectl --context {last} delete configmap hello      # 403, and says why
+
+Metrics: {metrics}
+Undo:    ./deploy/local/down
+
+Tokens and snapshot last a week here: nobody renews them.
+",
+        names = names.join(", "),
+        gateway = up.gateway,
+        admin = up.admin.kubeconfig.display(),
+        viewer = up.viewer.kubeconfig.display(),
+        metrics = up.metrics,
+    )
+}

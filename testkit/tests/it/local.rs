@@ -1,0 +1,96 @@
+//! The newcomer's command, as they type it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use drover_testkit::control_plane;
+use drover_testkit::fleet::Programs;
+use drover_testkit::local::Up;
+use drover_testkit::process::repository;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::system::{clusters, folder, soon};
+
+/// Two control planes on a busy machine.
+const UP_TIMEOUT: Duration = Duration::from_secs(85);
+
+/// A fleet that is taken down when dropped, whatever the test came to.
+struct Down(PathBuf);
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new(repository().join("deploy/local/down"));
+        command.arg("--folder").arg(&self.0).env("DROVER_BIN", programs());
+        assert!(command.status().is_ok_and(|status| status.success()), "the fleet is not down");
+        assert!(!self.0.exists(), "files are left");
+    }
+}
+
+fn programs() -> PathBuf {
+    Programs::of_this_build().unwrap().gateway.parent().unwrap().to_owned()
+}
+
+async fn up(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(repository().join("deploy/local/up"));
+    command.arg("--folder").arg(folder).args(arguments).env("DROVER_BIN", programs());
+    timeout(UP_TIMEOUT, command.output()).await.unwrap().unwrap()
+}
+
+async fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> Output {
+    let mut command = control_plane::kubectl(&control_plane::binaries().unwrap(), kubeconfig);
+    soon(command.args(arguments).output()).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_command_gives_a_newcomer_two_clusters_and_two_users() {
+    let down = Down(folder("up").join("fleet"));
+    let output = up(&down.0, &["--clusters", "2", "--json"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let up_said: Up = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(up_said.clusters.len(), 2);
+    for cluster in &up_said.clusters {
+        let who = kubectl(&up_said.admin.kubeconfig, &["--context", &cluster.name, "auth", "whoami"]).await;
+        assert!(String::from_utf8_lossy(&who.stdout).contains("drover:cluster-owner"), "{who:?}");
+        let refused =
+            kubectl(&up_said.viewer.kubeconfig, &["--context", &cluster.name, "create", "configmap", "x"])
+                .await;
+        assert!(
+            String::from_utf8_lossy(&refused.stderr).contains("is forbidden: User \"viewer\""),
+            "{refused:?}"
+        );
+        let direct = kubectl(&cluster.direct_kubeconfig, &["get", "--raw", "/readyz"]).await;
+        assert_eq!(direct.stdout, b"ok");
+    }
+    let again = up(&down.0, &["--clusters", "1"]).await;
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("up already"), "{again:?}");
+}
+
+#[tokio::test]
+async fn the_gateway_stands_in_front_of_a_cluster_that_exists() {
+    let kubeconfig = clusters().one.plane.admin_kubeconfig.clone();
+    let down = Down(folder("existing").join("fleet"));
+    let output = up(&down.0, &["--kubeconfig", kubeconfig.to_str().unwrap(), "--json"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let up_said: Up = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(up_said.clusters[0].name, "one");
+    let who = kubectl(&up_said.viewer.kubeconfig, &["auth", "whoami"]).await;
+    assert!(String::from_utf8_lossy(&who.stdout).contains("drover:cluster-viewer"), "{who:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_said_at_once() {
+    let folder = folder("bad-up").join("fleet");
+    for (arguments, expected) in [
+        (&["--clusters", "0"][..], "0 is not in 1..=16"),
+        (&["--kubeconfig", "/no/such/file"], "no such file"),
+        (&["--clusters", "1", "--kubeconfig", "x"], "cannot be used with"),
+    ] {
+        let output = up(&folder, arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
+    }
+    assert!(!folder.exists(), "files are left");
+}
