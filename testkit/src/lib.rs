@@ -1,6 +1,7 @@
 //! Real Kubernetes, throwaway certificates and fleets of real processes, for the tests, the newcomer's
 //! local fleet (`drover-local`) and comparison runs.
 
+pub mod api_server;
 pub mod client;
 pub mod control_plane;
 pub mod fleet;

@@ -17,7 +17,7 @@ const IN_FLIGHT: usize = 8;
 #[tokio::test]
 async fn a_killed_agent_costs_reads_nothing_and_writes_a_clear_answer() {
     let mut fleet = Fleet::start("agent-killed").await;
-    let client = Client::new(&fleet.gateway).unwrap();
+    let client = fleet.client();
     let token = fleet.admin.token.clone();
     // A server that stands still keeps every request in flight.
     let server = clusters().two.plane.api_server();
@@ -54,7 +54,7 @@ async fn a_killed_agent_costs_reads_nothing_and_writes_a_clear_answer() {
 #[tokio::test]
 async fn without_an_agent_nothing_is_sent_and_clients_are_told_so() {
     let mut fleet = Fleet::start("no-agent").await;
-    let client = Client::new(&fleet.gateway).unwrap();
+    let client = fleet.client();
     fleet.agents.remove(1).stop().await.unwrap();
     let request = || post("/k8s/clusters/two/api/v1/namespaces/default/configmaps", &fleet.admin.token);
     let refused = until("the session to be gone", DEADLINE, async || {
@@ -76,7 +76,7 @@ async fn a_gateway_that_starts_again_serves_from_its_snapshot() {
     let _agents = agents;
     running.signal("KILL").await.unwrap();
     let _running = gateway.start().await.unwrap();
-    let client = Client::new(gateway).unwrap();
+    let client = fleet.client();
     // It knows users at once, and agents come back by themselves.
     assert_eq!(client.get("one", "/version", "drv_nobody").await.unwrap().0, 401);
     until("the agent to be back", DEADLINE, async || {
@@ -89,7 +89,7 @@ async fn a_gateway_that_starts_again_serves_from_its_snapshot() {
 #[tokio::test]
 async fn a_changed_snapshot_is_taken_up_and_a_malformed_one_is_refused_whole() {
     let mut fleet = Fleet::start("snapshot").await;
-    let client = Client::new(&fleet.gateway).unwrap();
+    let client = fleet.client();
     let token = fleet.viewer.token.clone();
     let status = async || client.get("one", "/version", &token).await.map(|(status, _)| status);
     assert_eq!(status().await.unwrap(), 200);
@@ -116,7 +116,7 @@ async fn a_changed_snapshot_is_taken_up_and_a_malformed_one_is_refused_whole() {
 #[tokio::test]
 async fn beyond_its_staleness_a_snapshot_serves_nobody() {
     let mut fleet = Fleet::start("stale").await;
-    let client = Client::new(&fleet.gateway).unwrap();
+    let client = fleet.client();
     fleet.roster.document.max_staleness_s = 1;
     fleet.roster.publish().unwrap();
     let refused = until("the snapshot to be stale", DEADLINE, async || {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use drover_api::kinds::{Domain, TokenScope};
-use drover_testkit::client::Client;
 use drover_testkit::process::until;
 use tokio::task::JoinSet;
 
@@ -27,7 +26,7 @@ async fn every_request_reaches_its_own_cluster_as_its_own_user() {
         }
     })
     .await;
-    let client = Client::new(&fleet.gateway).unwrap();
+    let client = fleet.client();
     let mut requests = JoinSet::new();
     for round in 0..ROUNDS {
         for (user, cluster, allowed) in
@@ -74,7 +73,7 @@ async fn a_token_is_good_where_its_scope_says_and_until_it_expires() {
         tokens.push(roster.token(principal, TokenScope::All, Duration::ZERO).unwrap());
     })
     .await;
-    let client = Client::new(&fleet.gateway).unwrap();
+    let client = fleet.client();
     let ask = async |cluster: &str, token: &str| {
         let (status, body) = client.get(cluster, "/version", token).await.unwrap();
         (status, body["details"]["causes"][0]["reason"].as_str().unwrap_or_default().to_owned())

@@ -8,4 +8,5 @@ mod failures;
 mod isolation;
 mod kubectl;
 mod local;
+mod request_path;
 mod system;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use drover_api::kinds::Domain;
+use drover_testkit::api_server::ApiServer;
+use drover_testkit::client::Client;
 use drover_testkit::control_plane::{self, ControlPlane};
 use drover_testkit::fleet::{Gateway, Target, admit_agent};
 use drover_testkit::process::{Process, until};
@@ -87,9 +89,18 @@ impl Fleet {
     /// A fleet whose snapshot `write` completes.
     pub(crate) async fn start_with(test: &str, write: impl FnOnce(&mut Roster)) -> Self {
         let clusters = clusters();
+        Self::in_front_of(test, &[&clusters.one.target, &clusters.two.target], write).await
+    }
+
+    /// A fleet in front of an API server of the test's own.
+    pub(crate) async fn with_api_server(test: &str) -> (Self, ApiServer) {
+        let server = ApiServer::start(&folder(test), "one", "c-one1").await.unwrap();
+        (Self::in_front_of(test, &[&server.target], |_| {}).await, server)
+    }
+
+    async fn in_front_of(test: &str, targets: &[&Target], write: impl FnOnce(&mut Roster)) -> Self {
         let folder = folder(test);
-        let targets = [&clusters.one.target, &clusters.two.target];
-        let named = targets.map(|target| (target.name.as_str(), target.id.as_str()));
+        let named: Vec<_> = targets.iter().map(|target| (target.name.as_str(), target.id.as_str())).collect();
         let mut roster = Roster::new(&folder.join("snapshot.json"), &named);
         let admin = roster.user("admin", &["local:group/platform"]).unwrap();
         let viewer = roster.user("viewer", &[]).unwrap();
@@ -112,13 +123,17 @@ impl Fleet {
 
     /// Waits until requests reach a cluster.
     pub(crate) async fn connected(&self, cluster: &str) {
+        let client = self.client();
         until("the cluster to be reached", DEADLINE, async || {
-            let output =
-                self.kubectl(&self.admin, cluster).args(["get", "--raw", "/version"]).output().await?;
-            Ok(output.status.success().then_some(()))
+            let (status, _) = client.get(cluster, "/version", &self.admin.token).await?;
+            Ok((status == 200).then_some(()))
         })
         .await
         .unwrap();
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.gateway).unwrap()
     }
 
     /// kubectl of a user, through the gateway.
