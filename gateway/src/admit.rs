@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use drover_policy::{Attributes, ClusterId, Permit};
+use drover_policy::{Attributes, ClusterId, PathRefused, Permit};
 use drover_tunnel::{Owner, StreamHeader};
 use http::{Method, header};
 use pingora::http::RequestHeader;
@@ -130,8 +130,11 @@ impl Admission {
         asked: &Asked<'_>,
     ) -> Result<Admitted, Refusal> {
         let Asked { request, route, query, audit_id, now } = *asked;
-        let attributes = Attributes::parse(request.method.as_str(), route.path, query)
-            .map_err(|error| Refusal::Path(error.to_string()))?;
+        let attributes =
+            Attributes::parse(request.method.as_str(), route.path, query).map_err(|error| match error {
+                PathRefused::Method => Refusal::MethodUnknown,
+                error => Refusal::Path(error.to_string()),
+            })?;
         let permit = tables
             .policy
             .decide(&authenticated.user.subject, cluster, attributes, now)

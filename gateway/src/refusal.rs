@@ -42,6 +42,7 @@ pub(crate) enum Refusal {
     Internal,
     /// The stream broke after the request may have reached the API server.
     Lost,
+    MethodUnknown,
     Overloaded,
     Path(String),
     Policy {
@@ -194,6 +195,12 @@ impl Refusal {
                 format!(
                     "the tunnel to {named} broke after the request was sent: it may or may not have been carried out"
                 ),
+            ),
+            Self::MethodUnknown => rendered(
+                405,
+                "MethodNotAllowed",
+                "MethodUnknown",
+                "the request's method means nothing on this path to a Kubernetes API server",
             ),
             Self::Overloaded => Rendered {
                 retry_after: Some(RETRY_AFTER_FULL),

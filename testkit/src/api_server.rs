@@ -127,7 +127,7 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> Result<Respo
         code => {
             let code = code.parse().unwrap_or(StatusCode::IM_A_TEAPOT);
             if code == StatusCode::OK && request.headers().contains_key(header::UPGRADE) {
-                return Ok(upgrade(&mut request));
+                return Ok(upgrade(&mut request, open));
             }
             let said = said(request).await;
             let body = Full::from(said.to_string()).boxed_unsync();
@@ -149,7 +149,7 @@ fn endless(open: Open) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
-fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
+fn upgrade(request: &mut Request<Incoming>, open: Open) -> Response<Body> {
     let mut response = Response::new(Full::default().boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     for name in [header::UPGRADE, header::CONNECTION] {
@@ -163,6 +163,7 @@ fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
         let Ok(upgraded) = upgraded.await else { return };
         let (mut read, mut write) = split(TokioIo::new(upgraded));
         _ = copy(&mut read, &mut write).await;
+        drop(open);
     });
     response
 }

@@ -11,8 +11,9 @@ use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming as HttpBody};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -47,8 +48,14 @@ struct Exchange {
     deadline: Option<Duration>,
     /// The connection that is there for this request, before it and after its response's head.
     connection: Mutex<Option<Connection>>,
-    /// Where both ends of an upgrade go.
-    upgraded: Mutex<Option<oneshot::Sender<(hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade)>>>,
+    /// Set by a request that asks for an upgrade, whatever becomes of it.
+    switch: Mutex<Option<Switch>>,
+}
+
+/// The ends of an upgrade: the gateway's, and the API server's where that switched protocols.
+struct Switch {
+    gateway: OnUpgrade,
+    api_server: Option<OnUpgrade>,
 }
 
 /// Why an accepted request got no answer. The stream is reset: the gateway finds words for it.
@@ -101,7 +108,7 @@ impl Forwarder {
             impersonation,
             deadline: header.deadline,
             connection: Mutex::new(Some(connection)),
-            upgraded: Mutex::new(None),
+            switch: Mutex::new(None),
         })
     }
 
@@ -120,12 +127,11 @@ impl Forwarder {
             },
             () = cancelled => Outcome::Cancelled,
         };
+        debug!(audit_id, ?outcome, "stream ended");
         self.metrics.ended(outcome);
     }
 
     async fn exchange(&self, stream: Stream, exchange: Exchange) -> anyhow::Result<()> {
-        let (sender, upgraded) = oneshot::channel();
-        let exchange = Arc::new(Exchange { upgraded: Mutex::new(Some(sender)), ..exchange });
         let answer = service_fn(|request| self.answer(request, &exchange));
         http1::Builder::new()
             .keep_alive(false)
@@ -133,12 +139,18 @@ impl Forwarder {
             .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades()
             .await?;
-        take(&exchange.upgraded);
-        if let Ok((gateway, api_server)) = upgraded.await {
-            return Ok(splice(TokioIo::new(gateway.await?), TokioIo::new(api_server.await?)).await?);
-        }
-        if let Some(connection) = take(&exchange.connection) {
-            self.upstream.keep(connection).await;
+        match take(&exchange.switch) {
+            Some(Switch { gateway, api_server: Some(api_server) }) => {
+                return Ok(splice(TokioIo::new(gateway.await?), TokioIo::new(api_server.await?)).await?);
+            }
+            // hyper gives the stream back all the same, and leaves its end to us.
+            // A connection on which an upgrade was asked for carries nothing else.
+            Some(Switch { gateway, api_server: None }) => TokioIo::new(gateway.await?).shutdown().await?,
+            None => {
+                if let Some(connection) = take(&exchange.connection) {
+                    self.upstream.keep(connection).await;
+                }
+            }
         }
         Ok(())
     }
@@ -149,7 +161,10 @@ impl Forwarder {
         exchange: &Exchange,
     ) -> Result<Response<HttpBody>, Lost> {
         let connection = take(&exchange.connection).ok_or(Lost::SecondRequest)?;
-        let gateway = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let mut switch = request
+            .headers()
+            .contains_key(UPGRADE)
+            .then(|| Switch { gateway: hyper::upgrade::on(&mut request), api_server: None });
         exchange.impersonation.apply(request.headers_mut(), self.upstream.credential());
         let sent = self.send(request, connection);
         let (mut response, connection) = match exchange.deadline {
@@ -158,16 +173,16 @@ impl Forwarder {
             }
             None => sent.await?,
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let gateway = gateway.ok_or(Lost::SwitchUnasked)?;
-            let api_server = hyper::upgrade::on(&mut response);
-            if let Some(upgraded) = take(&exchange.upgraded) {
-                // Nobody takes them only where the stream has ended.
-                _ = upgraded.send((gateway, api_server));
-            }
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches {
+            let switch = switch.as_mut().ok_or(Lost::SwitchUnasked)?;
+            switch.api_server = Some(hyper::upgrade::on(&mut response));
+        }
+        put(&exchange.switch, switch);
+        if switches {
             return Ok(response);
         }
-        *exchange.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        put(&exchange.connection, Some(connection));
         for name in HOP {
             response.headers_mut().remove(name);
         }
@@ -218,6 +233,10 @@ fn unidentified(error: ImpersonationRefused) -> StreamRefusal {
 
 fn unreachable(code: RefusalCode, soon: bool, message: String) -> StreamRefusal {
     StreamRefusal { code, delivered: Delivered::No, retry_after: soon.then_some(RETRY_AFTER), message }
+}
+
+fn put<T>(slot: &Mutex<Option<T>>, value: Option<T>) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = value;
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {

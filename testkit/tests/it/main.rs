@@ -9,4 +9,6 @@ mod isolation;
 mod kubectl;
 mod local;
 mod request_path;
+mod streams;
 mod system;
+mod upgrades;

@@ -96,7 +96,7 @@ async fn what_must_not_pass_is_refused_in_our_own_words_and_reaches_nobody() {
         ("CONNECT", "localhost:443".to_owned(), vec![], 405, "MethodConnect"),
         ("GET", "/elsewhere".to_owned(), vec![], 404, "PageUnknown"),
         ("GET", "/k8s/clusters/none/api".to_owned(), vec![], 404, "ClusterUnknown"),
-        ("TRACE", PODS.to_owned(), vec![], 400, "PathNotCanonical"),
+        ("TRACE", PODS.to_owned(), vec![], 405, "MethodUnknown"),
     ];
     let before = server.received().concat().len();
     for (method, target, lines, code, reason) in cases {

@@ -63,11 +63,18 @@ impl Cluster {
 impl Cluster {
     /// What the API server finished for requests whose URI has `mark` in it.
     pub(crate) fn audited(&self, mark: &str) -> Vec<Value> {
+        let mut events = self.events(mark);
+        events.retain(|event| event["stage"] == "ResponseComplete");
+        events
+    }
+
+    /// Every stage of requests whose URI has `mark` in it.
+    pub(crate) fn events(&self, mark: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(&self.plane.audit_log).unwrap();
         // The last line may be in the writing.
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let marked = |event: &Value| event["requestURI"].as_str().is_some_and(|uri| uri.contains(mark));
-        events.filter(|event| event["stage"] == "ResponseComplete" && marked(event)).collect()
+        events.filter(marked).collect()
     }
 }
 
