@@ -400,7 +400,8 @@ impl Request {
             who: self.who().cloned(),
             attributes: match &self.state {
                 State::Admitted(in_flight) => Some(in_flight.admitted.attributes.clone()),
-                State::Received | State::Refused(_) => None,
+                State::Refused(refused) => refused.refusal.attributes().cloned().map(Arc::new),
+                State::Received => None,
             },
             code,
             reason,

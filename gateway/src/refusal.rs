@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use drover_policy::Attributes;
 use drover_tunnel::{Delivered, StreamRefusal};
 use http::{HeaderValue, StatusCode, header};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
@@ -89,6 +90,14 @@ impl Refusal {
     /// The closed label of metrics and audit records.
     pub(crate) fn cause(&self) -> &'static str {
         self.render(None).cause
+    }
+
+    /// What was asked of the cluster, where the policy refused it.
+    pub(crate) fn attributes(&self) -> Option<&Attributes> {
+        match self {
+            Self::Policy { refusal, .. } => refusal.attributes(),
+            _ => None,
+        }
     }
 
     pub(crate) fn code(&self) -> StatusCode {

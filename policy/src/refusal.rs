@@ -18,3 +18,15 @@ pub enum Refusal {
     #[error("the policy is too old to decide by")]
     PolicyExpired,
 }
+
+impl Refusal {
+    /// What was asked for, where it got as far as that.
+    pub fn attributes(&self) -> Option<&Attributes> {
+        match self {
+            Self::Denied(attributes) | Self::NoRole(attributes) | Self::NotPermitted(attributes) => {
+                Some(attributes)
+            }
+            Self::ClusterUnknown(_) | Self::PolicyExpired => None,
+        }
+    }
+}

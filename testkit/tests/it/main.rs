@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not cover their helpers")]
 
+mod agent;
 mod architecture;
 mod control_plane;
 mod failures;
 mod isolation;
 mod kubectl;
 mod local;
+mod operations;
 mod request_path;
 mod streams;
 mod system;
