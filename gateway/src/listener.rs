@@ -61,9 +61,12 @@ const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Idle time between HTTP/1.1 requests, in seconds; `head` enforces the same.
 const KEEPALIVE_S: u64 = head::IDLE_TIMEOUT.as_secs();
 
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))
+}
+
 /// The clients' side of the gateway.
 pub(crate) struct Listener {
-    tcp: TcpListener,
     acceptor: Arc<Acceptor>,
     app: Arc<HttpProxy<Proxy>>,
     connections: Arc<Semaphore>,
@@ -72,39 +75,28 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) async fn bind(
-        address: SocketAddr,
-        certificates: Arc<Certificates>,
-        proxy: Proxy,
-        threads: usize,
-    ) -> anyhow::Result<Self> {
-        let tcp =
-            TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
+    pub(crate) fn new(certificates: Arc<Certificates>, proxy: Proxy, threads: usize) -> Self {
         let mut tls = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let metrics = proxy.metrics.clone();
-        Ok(Self {
-            tcp,
+        Self {
             acceptor: Arc::new(Acceptor::from_server_config(Arc::new(tls))),
             app: Arc::new(app(proxy, threads)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             metrics,
             stopping: watch::Sender::new(false),
-        })
+        }
     }
 
-    pub(crate) fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.tcp.local_addr()
-    }
-
-    /// Accepts until cancelled. Each connection has a task of its own in `tasks`.
-    pub(crate) async fn accept(&self, tasks: &TaskTracker, cancelled: &CancellationToken) {
+    /// Accepts until cancelled, and then closes the port, so that clients are refused rather than left
+    /// waiting in the kernel's queue. Each connection has a task of its own in `tasks`.
+    pub(crate) async fn accept(&self, tcp: TcpListener, tasks: &TaskTracker, cancelled: &CancellationToken) {
         let accept = async {
             loop {
                 // Beyond the limit clients wait in the kernel's queue, not in our memory.
                 let permit =
                     self.connections.clone().acquire_owned().await.expect("the semaphore is never closed");
-                match self.tcp.accept().await {
+                match tcp.accept().await {
                     Ok((stream, address)) => {
                         let connection = self.connection();
                         tasks.spawn(async move {

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 use crate::admit::Admission;
 use crate::audit;
 use crate::config::Config;
-use crate::listener::Listener;
 use crate::listener::certificates::Certificates;
+use crate::listener::{self, Listener};
 use crate::metrics::{DURATION, DURATION_BUCKETS_S, Metrics};
 use crate::proxy::Proxy;
 use crate::sessions::Sessions;
@@ -63,14 +63,16 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let tunnel = Arc::new(tunnel);
     let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone());
     let proxy = Proxy { admission, sessions: sessions.clone(), audit, metrics: metrics.clone() };
-    let listener = Arc::new(Listener::bind(config.listen, certificates.clone(), proxy, threads).await?);
+    let tcp = listener::bind(config.listen).await?;
+    let local_addr = tcp.local_addr()?;
+    let listener = Arc::new(Listener::new(certificates.clone(), proxy, threads));
 
     let readiness = Readiness::new();
     let snapshot = current.clone();
     readiness.check("snapshot", move || snapshot.is_fresh(SystemTime::now()));
     let admin = admin::serve(config.admin_listen, readiness.clone(), prometheus, cancelled.clone()).await?;
     info!(
-        listen = %listener.local_addr()?, tunnel = %tunnel.local_addr()?, admin = %admin.local_addr(),
+        listen = %local_addr, tunnel = %tunnel.local_addr()?, admin = %admin.local_addr(),
         "gateway serving"
     );
 
@@ -82,7 +84,7 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let (held, stop) = (tasks.clone(), cancelled.clone());
     tasks.spawn(tunnels::accept(tunnel.clone(), sessions, current, metrics, held, stop));
     let (accept, tracker, stop) = (listener.clone(), clients.clone(), accepting.clone());
-    tasks.spawn(async move { accept.accept(&tracker, &stop).await });
+    tasks.spawn(async move { accept.accept(tcp, &tracker, &stop).await });
 
     signals.wait().await;
     info!(deadline_s = config.drain_deadline.as_secs(), "stopping");

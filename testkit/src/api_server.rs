@@ -1,7 +1,7 @@
 //! An API server of the test's own, which shows exactly what reached it and behaves as badly as asked.
 //!
 //! It answers 200 with what it was sent, unless the query says otherwise: `behave=watch` sends a line and
-//! then nothing, `behave=hang` never answers, `behave=<code>` answers with that code. A request to upgrade
+//! then nothing, `behave=hang` never answers, `behave=gate` waits until the test opens the gate, `behave=<code>` answers with that code. A request to upgrade
 //! that is to be answered with 200 gets 101, and its bytes come back.
 
 use std::convert::Infallible;
@@ -49,6 +49,7 @@ struct Seen {
     connections: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     /// Requests that are being answered.
     open: watch::Sender<usize>,
+    gate: watch::Sender<bool>,
 }
 
 impl ApiServer {
@@ -64,7 +65,11 @@ impl ApiServer {
         let tls = TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key)?));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let target = target(folder, name, id, &authority, listener.local_addr()?.to_string())?;
-        let seen = Arc::new(Seen { connections: Mutex::default(), open: watch::Sender::new(0) });
+        let seen = Arc::new(Seen {
+            connections: Mutex::default(),
+            open: watch::Sender::new(0),
+            gate: watch::Sender::new(false),
+        });
         let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, tls, seen.clone())));
         Ok(Self { target, seen, _accepting: accepting })
     }
@@ -78,6 +83,11 @@ impl ApiServer {
     /// Whether any connection's bytes have `text` in them.
     pub fn has_received(&self, text: &str) -> bool {
         self.received().iter().any(|bytes| bytes.contains(text))
+    }
+
+    /// Lets requests through that wait at the gate.
+    pub fn open_gate(&self) {
+        self.seen.gate.send_replace(true);
     }
 
     /// How many requests are being answered, as it changes.
@@ -123,7 +133,13 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> Result<Respo
     let behave = query.split('&').find_map(|pair| pair.strip_prefix("behave=")).unwrap_or("200").to_owned();
     match behave.as_str() {
         "hang" => std::future::pending().await,
+        "gate" => {
+            // The sender lives as long as the server.
+            _ = open.0.gate.subscribe().wait_for(|is_open| *is_open).await;
+            Ok(Response::new(Full::from(said(request).await.to_string()).boxed_unsync()))
+        }
         "watch" => Ok(Response::new(endless(open))),
+
         code => {
             let code = code.parse().unwrap_or(StatusCode::IM_A_TEAPOT);
             if code == StatusCode::OK && request.headers().contains_key(header::UPGRADE) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Who may name what: the packages that alone depend on it directly.
 const OWNERS: [(&str, &[&str]); 5] = [
     ("casbin", &["drover-policy"]),
-    ("h2", &["drover-loadtest", "drover-tunnel"]),
+    ("h2", &["drover-testkit", "drover-tunnel"]),
     ("pingora", &["drover-gateway"]),
     ("quinn", &["drover-tunnel"]),
     ("quinn-proto", &["drover-tunnel"]),

@@ -7,6 +7,7 @@ use drover_testkit::process::until;
 use http::header::RETRY_AFTER;
 use hyper::{Method, Request};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::system::{DEADLINE, Fleet, clusters, soon};
@@ -49,6 +50,62 @@ async fn a_killed_agent_costs_reads_nothing_and_writes_a_clear_answer() {
     }
     fleet.connected("two").await;
     assert!(restarted.elapsed() < Duration::from_secs(10), "{:?}", restarted.elapsed());
+}
+
+#[tokio::test]
+async fn one_of_two_agents_may_go_without_a_read_noticing() {
+    let (mut fleet, server) = Fleet::with_api_server("two-agents").await;
+    fleet.agents.push(fleet.gateway.start_agent(&server.target, "b").await.unwrap());
+    metric(&fleet, "gateway_tunnel_sessions", 2.0).await;
+    let client = fleet.client();
+    let mut reads = JoinSet::new();
+    for _ in 0..IN_FLIGHT {
+        let (client, token) = (client.clone(), fleet.admin.token.clone());
+        reads.spawn(async move { client.get("one", "/api/v1/pods?behave=gate", &token).await });
+    }
+    soon(server.open().wait_for(|open| *open == IN_FLIGHT)).await.unwrap();
+    fleet.agents[0].signal("KILL").await.unwrap();
+    server.open_gate();
+    let killed = Instant::now();
+    while let Some(read) = soon(reads.join_next()).await {
+        let (status, body) = read.unwrap().unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    // Three silent seconds make a session lost.
+    assert!(killed.elapsed() < Duration::from_secs(6), "{:?}", killed.elapsed());
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_finishes_what_it_has() {
+    let (fleet, server) = Fleet::with_api_server("gateway-stops").await;
+    let mut stream = fleet.client().connect().await.unwrap();
+    let idle = fleet.client().connect().await.unwrap();
+    let path = "/k8s/clusters/one/api/v1/namespaces/default/pods";
+    let token = &fleet.admin.token;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\n\r\na"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    soon(server.open().wait_for(|open| *open == 1)).await.unwrap();
+    fleet.running.signal("TERM").await.unwrap();
+    until("the port to be closed", DEADLINE, async || {
+        Ok(fleet.client().connect().await.is_err().then_some(()))
+    })
+    .await
+    .unwrap();
+    stream.write_all(b"b").await.unwrap();
+    let mut answer = vec![0; 4096];
+    let length = soon(stream.read(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let stopped = Instant::now();
+    soon(fleet.running.stop()).await.unwrap();
+    assert!(
+        stopped.elapsed() < Duration::from_secs(10),
+        "an idle client does not hold it: {:?}",
+        stopped.elapsed()
+    );
+    drop(idle);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod agent;
 mod architecture;
 mod control_plane;
 mod failures;
+mod http2;
 mod isolation;
 mod kubectl;
 mod local;
