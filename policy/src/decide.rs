@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use casbin::Enforcer;
-use dashmap::DashMap;
+use moka::sync::Cache;
 
 use crate::attributes::{Attributes, Target};
 use crate::compiled::{Compiled, Verdict};
@@ -17,9 +17,9 @@ use crate::refusal::Refusal;
 use crate::rules::{InvalidRules, Rules};
 
 /// Compiled permissions kept: 10,000 subjects in ten clusters each, at about 300 bytes.
-const COMPILED_ENTRIES_MAX: usize = 100_000;
+const COMPILED_ENTRIES_MAX: u64 = 100_000;
 
-type Entries = DashMap<(Subject, ClusterId), Arc<Compiled>>;
+type Entries = Cache<(Subject, ClusterId), Arc<Compiled>>;
 
 /// One revision of the rules.
 pub struct Policy {
@@ -33,25 +33,25 @@ pub struct Policy {
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policy").field("compiled", &self.compiled.len()).finish_non_exhaustive()
+        f.debug_struct("Policy").field("compiled", &self.compiled.entry_count()).finish_non_exhaustive()
     }
 }
 
 impl Policy {
     /// Checks rules whole. From `expires_at` on, every decision is a refusal.
     pub fn new(rules: Rules, expires_at: SystemTime) -> Result<Self, InvalidRules> {
-        Self::with(Index::new(rules, None)?, Entries::new(), expires_at)
+        Self::with(Index::new(rules, None)?, Entries::new(COMPILED_ENTRIES_MAX), expires_at)
     }
 
     /// The next revision. Compiled permissions that rest on nothing that changed are kept.
     pub fn next(&self, rules: Rules, expires_at: SystemTime) -> Result<Self, InvalidRules> {
         let index = Index::new(rules, Some(&self.index))?;
         let touched = index.touched(&self.index);
-        let kept = Entries::new();
-        for entry in &self.compiled {
-            let (subject, cluster) = entry.key();
-            if !touched.concerns(subject.principals(), cluster, entry.value().roles()) {
-                kept.insert(entry.key().clone(), entry.value().clone());
+        let kept = Entries::new(COMPILED_ENTRIES_MAX);
+        for (key, compiled) in &self.compiled {
+            let (subject, cluster) = key.as_ref();
+            if !touched.concerns(subject.principals(), cluster, compiled.roles()) {
+                kept.insert((subject.clone(), cluster.clone()), compiled);
             }
         }
         Self::with(index, kept, expires_at)
@@ -106,26 +106,15 @@ impl Policy {
 
     fn compiled(&self, subject: &Subject, cluster: &ClusterId, now: SystemTime) -> Arc<Compiled> {
         let key = (subject.clone(), cluster.clone());
-        if let Some(entry) = self.compiled.get(&key)
-            && entry.is_valid(now)
+        if let Some(compiled) = self.compiled.get(&key)
+            && compiled.is_valid(now)
         {
-            return entry.clone();
+            return compiled;
         }
         self.compilations.fetch_add(1, Ordering::Relaxed);
         let compiled = Arc::new(Compiled::new(&self.index, subject, cluster, now));
-        if self.compiled.len() >= COMPILED_ENTRIES_MAX {
-            self.evict();
-        }
         self.compiled.insert(key, compiled.clone());
         compiled
-    }
-
-    /// Makes room for one: which goes matters little, since compiling takes microseconds.
-    fn evict(&self) {
-        let any = self.compiled.iter().next().map(|entry| entry.key().clone());
-        if let Some(key) = any {
-            self.compiled.remove(&key);
-        }
     }
 }
 
