@@ -95,6 +95,19 @@ impl Client {
     }
 }
 
+/// What a plain HTTP URL of an admin port answers: status and body.
+pub async fn fetch(url: &str) -> anyhow::Result<(u16, String)> {
+    let uri: http::Uri = url.parse()?;
+    let (authority, path) = (uri.authority().context("no authority")?.as_str(), uri.path());
+    let mut stream = TcpStream::connect(authority).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await??;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+    Ok((status(&answer)?, body))
+}
+
 /// The status code of a raw answer.
 pub fn status(answer: &str) -> anyhow::Result<u16> {
     let line = answer.lines().next().unwrap_or_default();

@@ -82,6 +82,12 @@ impl Process {
     }
 }
 
+/// Sends a signal. The shell's own kill: not every machine has the program.
+pub async fn kill(pid: u32, signal: &str) -> anyhow::Result<()> {
+    let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {pid}")).status().await?;
+    if status.success() { Ok(()) } else { bail!("there is no process {pid}, or it is not ours") }
+}
+
 /// The repository that this was built from.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testkit is a folder of the repository").to_owned()

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Clusters, Local, Up};
-use crate::process::until;
+use crate::process::{kill, until};
 
 /// As long as every process may take to end in order.
 const END_TIMEOUT: Duration = Duration::from_secs(120);
@@ -83,9 +82,10 @@ pub async fn follow(holder: &mut tokio::process::Child, mut tell: impl FnMut(&st
 pub async fn down(folder: &Folder) -> anyhow::Result<bool> {
     let found = folder.holder();
     if let Some(pid) = found {
-        let sent = Command::new("kill").arg(pid.to_string()).status().await?;
-        if !sent.success() && folder.holder().is_some() {
-            bail!("failed to end process {pid}");
+        if let Err(error) = kill(pid, "TERM").await
+            && folder.holder().is_some()
+        {
+            return Err(error);
         }
         until("the fleet to end", END_TIMEOUT, async || Ok(folder.holder().is_none().then_some(()))).await?;
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use drover_testkit::client::Client;
+use drover_testkit::client::{Client, fetch};
 use drover_testkit::process::until;
 use http::header::RETRY_AFTER;
 use hyper::{Method, Request};
@@ -211,9 +211,7 @@ async fn in_flight(fleet: &Fleet, count: usize) {
 async fn metric(fleet: &Fleet, name: &str, at_least: f64) {
     let url = fleet.gateway.metrics_url();
     until(name, DEADLINE, async || {
-        let output =
-            tokio::process::Command::new("curl").args(["-sf", "--max-time", "5", &url]).output().await?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (_, text) = fetch(&url).await?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         Ok(value.filter(|value| *value >= at_least))
     })

@@ -94,3 +94,22 @@ async fn what_cannot_work_is_said_at_once() {
     }
     assert!(!folder.exists(), "files are left");
 }
+
+#[tokio::test]
+async fn without_go_a_newcomer_is_pointed_to_a_cluster_that_exists() {
+    let folder = folder("no-go");
+    let tools = folder.join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for tool in ["bash", "basename", "cat", "cut", "dirname", "flock", "mkdir", "sha256sum", "tail", "uname"]
+    {
+        let mut places = std::env::split_paths(&path).map(|place| place.join(tool));
+        let found = places.find(|place| place.is_file()).expect(tool);
+        std::os::unix::fs::symlink(found, tools.join(tool)).unwrap();
+    }
+    let mut command = Command::new(repository().join("deploy/local/up"));
+    command.env_clear().env("PATH", &tools).env("DROVER_CACHE", folder.join("cache"));
+    let output = soon(command.output()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("deploy/local/up --kubeconfig FILE"), "{said}");
+}

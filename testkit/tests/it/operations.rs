@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use drover_testkit::api_server::{AGENT_TOKEN, ApiServer};
-use drover_testkit::client::Client;
+use drover_testkit::client::{Client, fetch};
 use drover_testkit::fleet::Target;
 use drover_testkit::pki::{Authority, LOOPBACK, Subject, Usage};
 use drover_testkit::process::until;
 use serde_json::Value;
-use tokio::process::Command;
 
 use crate::system::{DEADLINE, Fleet, folder, soon};
 
@@ -113,6 +112,26 @@ async fn a_replaced_certificate_is_served_without_a_restart() {
 }
 
 #[tokio::test]
+async fn an_agents_renewed_token_is_taken_up_without_a_restart() {
+    let (fleet, server) = Fleet::with_api_server("renewed").await;
+    std::fs::write(&server.target.token, "token-renewed").unwrap();
+    until("the token to be taken up", DEADLINE, async || {
+        let (_, said) = fleet.client().get("one", "/api/v1/pods", &fleet.admin.token).await?;
+        Ok(said["headers"].to_string().contains("Bearer token-renewed").then_some(()))
+    })
+    .await
+    .unwrap();
+    // What is no token leaves the last good one.
+    std::fs::write(&server.target.token, "").unwrap();
+    until("the file to be looked at", DEADLINE, async || {
+        Ok(fleet.agents[0].log_tail().contains("credentials not renewed").then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(fleet.client().get("one", "/api/v1/pods", &fleet.admin.token).await.unwrap().0, 200);
+}
+
+#[tokio::test]
 async fn no_secret_is_in_any_file_but_its_owners() {
     let (fleet, _server) = Fleet::with_api_server("secrets").await;
     let Fleet { gateway, admin, running, agents, .. } = fleet;
@@ -144,6 +163,7 @@ fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
 }
 
 async fn scrape(url: &str) -> String {
-    let output = soon(Command::new("curl").args(["-sf", "--max-time", "5", url]).output()).await.unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    let (status, body) = soon(fetch(url)).await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    body
 }

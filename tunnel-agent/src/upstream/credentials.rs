@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Well within the minutes that a renewed token's predecessor is still good for.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest token, in bytes: service accounts' have about one thousand.
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
