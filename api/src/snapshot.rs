@@ -184,3 +184,6 @@ fn list(problems: &[String], more: usize) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

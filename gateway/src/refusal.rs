@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_policy::Attributes;
-use drover_tunnel::{Delivered, StreamRefusal};
+use drover_tunnel::StreamRefusal;
 use http::{HeaderValue, StatusCode, header};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 use pingora::http::ResponseHeader;
@@ -21,11 +21,8 @@ use crate::listener::head::HeadRefused;
 use crate::route::RouteRefused;
 
 mod forbidden;
+mod words;
 
-/// How soon a client may try again where an agent is expected back within seconds.
-const RETRY_AFTER_RECONNECT: Duration = Duration::from_secs(1);
-/// How soon a client may try again where a queue is full.
-const RETRY_AFTER_FULL: Duration = Duration::from_secs(2);
 /// Longest Warning text, in bytes: a header must stay one that every client takes.
 const WARNING_BYTES_MAX: usize = 1024;
 
@@ -141,169 +138,6 @@ impl Refusal {
         text.extend_from_slice(&body);
         Bytes::from(text)
     }
-
-    fn render(&self, cluster: Option<&str>) -> Rendered {
-        let named = cluster.map_or_else(|| "the cluster".to_owned(), |name| format!("cluster {name:?}"));
-        match self {
-            Self::Agent(refusal) => agent(refusal, &named),
-            Self::AuditFull => Rendered {
-                retry_after: Some(RETRY_AFTER_FULL),
-                ..rendered(
-                    429,
-                    "TooManyRequests",
-                    "AuditFull",
-                    "the gateway's audit queue is full, and a change must be recorded: try again",
-                )
-            },
-            Self::Authentication(refused) => match refused {
-                AuthenticationRefused::Expired => unauthorized("TokenExpired", refused),
-                AuthenticationRefused::Unknown => unauthorized("TokenUnknown", refused),
-                AuthenticationRefused::UserDisabled => unauthorized("UserDisabled", refused),
-            },
-            Self::ClusterUnknown => rendered(
-                404,
-                "NotFound",
-                "ClusterUnknown",
-                format!(
-                    "clusters {} not found: check the name in the kubeconfig's server",
-                    cluster.map_or_else(String::new, |name| format!("{name:?}"))
-                ),
-            ),
-            Self::Credential(refused) => match refused {
-                CredentialRefused::Absent => unauthorized("CredentialAbsent", refused),
-                CredentialRefused::Ambiguous => unauthorized("CredentialAmbiguous", refused),
-                CredentialRefused::Malformed => unauthorized("CredentialMalformed", refused),
-            },
-            Self::Head(refused) => match refused {
-                HeadRefused::Malformed => rendered(400, "BadRequest", "HeadMalformed", refused),
-                HeadRefused::MethodConnect => rendered(405, "MethodNotAllowed", "MethodConnect", refused),
-                HeadRefused::Slow => rendered(408, "Timeout", "HeadSlow", refused),
-                HeadRefused::TargetTooLong => rendered(414, "RequestURITooLong", "TargetTooLong", refused),
-                HeadRefused::TooLarge => {
-                    rendered(431, "RequestHeaderFieldsTooLarge", "HeadTooLarge", refused)
-                }
-            },
-            Self::Headers(refused) => match refused {
-                HeadersRefused::Framing => rendered(400, "BadRequest", "ConnectionNominatesFraming", refused),
-                HeadersRefused::Impersonation => rendered(403, "Forbidden", "Impersonation", refused),
-            },
-            Self::IdentityTooLarge => rendered(
-                403,
-                "Forbidden",
-                "IdentityTooLarge",
-                format!(
-                    "the user has more than {} groups, or a name that cannot be sent to a cluster",
-                    drover_api::identity::GROUPS_MAX
-                ),
-            ),
-            Self::Internal => rendered(500, "InternalError", "Internal", "the gateway failed: see its log"),
-            Self::Lost => rendered(
-                502,
-                "InternalError",
-                "TunnelLost",
-                format!(
-                    "the tunnel to {named} broke after the request was sent: it may or may not have been carried out"
-                ),
-            ),
-            Self::MethodUnknown => rendered(
-                405,
-                "MethodNotAllowed",
-                "MethodUnknown",
-                "the request's method means nothing on this path to a Kubernetes API server",
-            ),
-            Self::Overloaded => Rendered {
-                retry_after: Some(RETRY_AFTER_FULL),
-                ..rendered(
-                    503,
-                    "ServiceUnavailable",
-                    "Overloaded",
-                    format!("{named} has too many requests in flight: try again"),
-                )
-            },
-            Self::Path(problem) => rendered(
-                400,
-                "BadRequest",
-                "PathNotCanonical",
-                format!("the request's path is refused: {problem}"),
-            ),
-            Self::Policy { user, refusal } => forbidden::forbidden(user, refusal, &named),
-            Self::Route(refused) => match refused {
-                RouteRefused::HostUnknown => rendered(421, "MisdirectedRequest", "HostUnknown", refused),
-                RouteRefused::PageUnknown => rendered(404, "NotFound", "PageUnknown", refused),
-            },
-            Self::SessionDisconnected => rendered(
-                503,
-                "ServiceUnavailable",
-                "SessionDisconnected",
-                format!("{named} is not connected: its agent has no tunnel to this gateway"),
-            ),
-            Self::SessionReconnecting => Rendered {
-                retry_after: Some(RETRY_AFTER_RECONNECT),
-                ..rendered(
-                    503,
-                    "ServiceUnavailable",
-                    "SessionReconnecting",
-                    format!("{named} is reconnecting: try again"),
-                )
-            },
-            Self::SnapshotAbsent => rendered(
-                503,
-                "ServiceUnavailable",
-                "SnapshotAbsent",
-                "this gateway has no valid snapshot yet",
-            ),
-            Self::SnapshotStale => rendered(
-                503,
-                "ServiceUnavailable",
-                "SnapshotStale",
-                "this gateway's snapshot is too old to decide by: it lost its control service",
-            ),
-            Self::Tunnel => rendered(
-                502,
-                "InternalError",
-                "TunnelProtocol",
-                format!("the agent of {named} answered what is not HTTP"),
-            ),
-            Self::TokenScope => {
-                rendered(403, "Forbidden", "TokenScope", format!("the token is not for {named}"))
-            }
-            Self::UpstreamTimeout { idempotent: true } => rendered(
-                504,
-                "Timeout",
-                "UpstreamTimeout",
-                format!("the API server of {named} did not answer in time"),
-            ),
-            Self::UpstreamTimeout { idempotent: false } => rendered(
-                502,
-                "InternalError",
-                "UpstreamTimeout",
-                format!(
-                    "the API server of {named} did not answer in time: the request may or may not have been carried out"
-                ),
-            ),
-        }
-    }
-}
-
-fn rendered(code: u16, reason: &'static str, cause: &'static str, message: impl ToString) -> Rendered {
-    let code = StatusCode::from_u16(code).expect("the codes above are three digits");
-    Rendered { code, reason, cause, message: message.to_string(), retry_after: None, about: None }
-}
-
-fn unauthorized(cause: &'static str, message: impl ToString) -> Rendered {
-    rendered(401, "Unauthorized", cause, message)
-}
-
-/// What the agent refused: only what surely was not delivered may be tried again.
-fn agent(refusal: &StreamRefusal, named: &str) -> Rendered {
-    let message = format!("the agent of {named} refused the request: {}", refusal.message);
-    match refusal.delivered {
-        Delivered::No => Rendered {
-            retry_after: refusal.retry_after,
-            ..rendered(503, "ServiceUnavailable", refusal.code.as_str(), message)
-        },
-        Delivered::Maybe => rendered(502, "InternalError", refusal.code.as_str(), message),
-    }
 }
 
 impl Rendered {
@@ -376,7 +210,7 @@ fn is_discovery(target: &str) -> bool {
     match parts.clone().next() {
         Some("api") => parts.count() <= 2,
         Some("apis") => parts.count() <= 3,
-        Some("openapi") => true,
+        Some("openapi" | "version") => true,
         Some(_) | None => false,
     }
 }
@@ -409,7 +243,7 @@ mod tests {
             ("/k8s/clusters/one/api/v1?timeout=32s", true),
             ("/k8s/clusters/one/apis/apps/v1", true),
             ("/openapi/v3", true),
-            ("/k8s/clusters/one/version", false),
+            ("/k8s/clusters/one/version", true),
             ("/api/v1/pods", false),
             ("/k8s/clusters/one/apis/apps/v1/namespaces/web/deployments?watch=true", false),
         ] {

@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 use drover_policy::{Attributes, Refusal, Resource, Target};
 
-use super::{About, Rendered, rendered};
+use super::words::rendered;
+use super::{About, Rendered};
 
 /// `named` is what the cluster is called in a sentence.
 pub(super) fn forbidden(user: &str, refusal: &Refusal, named: &str) -> Rendered {
