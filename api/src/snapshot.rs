@@ -15,6 +15,7 @@ use crate::kinds::{self, TokenKind};
 use crate::token::{CredentialHash, TokenId};
 
 mod check;
+mod problems;
 mod rules;
 
 /// The format that this build writes and the newest that it reads.

@@ -5,24 +5,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use drover_tunnel::{OpenError, OutcomeState, RefusalCode};
 use http::{HeaderValue, Method, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource};
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::admit::{ANSWER_TIMEOUT, Admission, Admitted, Refused};
-use crate::audit::{Audit, Record, Slot, Stage, Who};
+use crate::admit::{ANSWER_TIMEOUT, Admission, Refused};
+use crate::audit::{Audit, Stage};
 use crate::dial::Dial;
 use crate::headers;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::route::{Form, location};
 use crate::sessions::{NoSession, Sessions};
+
+mod request;
+
+pub(crate) use request::Request;
+use request::{InFlight, State};
 
 /// How long a read waits for an agent that is expected back.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,33 +43,6 @@ pub(crate) struct Proxy {
     pub sessions: Arc<Sessions>,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
-}
-
-/// One request, from its head to its record.
-pub(crate) struct Request {
-    received_at: SystemTime,
-    began: Instant,
-    audit_id: Arc<str>,
-    state: State,
-}
-
-enum State {
-    /// Its head has been read.
-    Received,
-    Refused(Box<Refused>),
-    Admitted(Box<InFlight>),
-}
-
-/// A permitted request on its way.
-struct InFlight {
-    admitted: Admitted,
-    /// The latest attempt to send it.
-    dial: Option<Arc<Dial>>,
-    attempts: u8,
-    /// Where its end will be recorded, if it must be.
-    slot: Option<Slot>,
-    /// Why it is answered here after all.
-    failure: Option<Refusal>,
 }
 
 #[async_trait]
@@ -305,155 +282,6 @@ impl Proxy {
             drain(session).await;
         }
         Ok(())
-    }
-}
-
-impl Request {
-    fn in_flight(&mut self) -> pingora::Result<&mut InFlight> {
-        match &mut self.state {
-            State::Admitted(in_flight) => Ok(in_flight),
-            State::Received | State::Refused(_) => {
-                Error::e_explain(ErrorType::InternalError, "a request that was not admitted went on")
-            }
-        }
-    }
-
-    fn is_long_running(&self) -> bool {
-        matches!(&self.state, State::Admitted(in_flight) if in_flight.admitted.is_long_running())
-    }
-
-    fn cluster(&self) -> Option<&str> {
-        match &self.state {
-            State::Received => None,
-            State::Refused(refused) => refused.cluster.as_deref(),
-            State::Admitted(in_flight) => Some(&in_flight.admitted.cluster_name),
-        }
-    }
-
-    fn who(&self) -> Option<&Who> {
-        match &self.state {
-            State::Received => None,
-            State::Refused(refused) => refused.who.as_ref(),
-            State::Admitted(in_flight) => Some(&in_flight.admitted.who),
-        }
-    }
-
-    fn refusal(&self) -> Option<&Refusal> {
-        match &self.state {
-            State::Received => None,
-            State::Refused(refused) => Some(&refused.refusal),
-            State::Admitted(in_flight) => in_flight.failure.as_ref(),
-        }
-    }
-
-    fn slot(&mut self) -> Option<Slot> {
-        match &mut self.state {
-            State::Admitted(in_flight) => in_flight.slot.take(),
-            State::Received | State::Refused(_) => None,
-        }
-    }
-
-    fn failed(&mut self, refusal: Refusal) {
-        match &mut self.state {
-            State::Admitted(in_flight) => in_flight.failure = Some(refusal),
-            State::Received | State::Refused(_) => {
-                self.state = State::Refused(refusal.into());
-            }
-        }
-    }
-
-    /// What to answer after an error; nothing to a client that is gone.
-    fn failure(&self, error: &Error) -> Option<Refusal> {
-        match error.esource() {
-            ErrorSource::Downstream => match error.etype() {
-                ErrorType::InvalidHTTPHeader => {
-                    Some(Refusal::Head(crate::listener::head::HeadRefused::Malformed))
-                }
-                _ => None,
-            },
-            ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset => Some(match &self.state {
-                State::Admitted(in_flight) => in_flight.diagnose(error),
-                State::Received | State::Refused(_) => Refusal::Internal,
-            }),
-        }
-    }
-
-    fn record(
-        &self,
-        session: &Session,
-        stage: Stage,
-        code: Option<http::StatusCode>,
-        reason: Option<&'static str>,
-    ) -> Record {
-        let head = session.req_header();
-        let agent = head.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        Record {
-            audit_id: self.audit_id.clone(),
-            stage,
-            received_at: self.received_at,
-            at: SystemTime::now(),
-            method: head.method.as_str().to_owned(),
-            uri: String::from_utf8_lossy(head.raw_path()).into_owned(),
-            user_agent: agent.map(str::to_owned),
-            source: client(session),
-            cluster: self.cluster().map(str::to_owned),
-            who: self.who().cloned(),
-            attributes: match &self.state {
-                State::Admitted(in_flight) => Some(in_flight.admitted.attributes.clone()),
-                State::Refused(refused) => refused.refusal.attributes().cloned().map(Arc::new),
-                State::Received => None,
-            },
-            code,
-            reason,
-            bytes_sent: session.body_bytes_sent() as u64,
-        }
-    }
-}
-
-impl InFlight {
-    /// Ends an attempt with a refusal of ours, which is what the client will be told.
-    fn fail(&mut self, refusal: Refusal) -> Box<Error> {
-        self.failure = Some(refusal);
-        Error::explain(ErrorType::ConnectError, "no session")
-    }
-
-    /// A read may be sent once more where its first stream broke without an answer, or was turned away by a drain.
-    fn may_be_repeated(&self) -> bool {
-        let broke = match self.outcome() {
-            Some(OutcomeState::Refused(refusal)) => refusal.code == RefusalCode::Draining,
-            Some(OutcomeState::Accepted | OutcomeState::Lost(_) | OutcomeState::Waiting) => true,
-            None => false,
-        };
-        broke && self.attempts < ATTEMPTS_MAX && self.admitted.is_repeatable()
-    }
-
-    fn outcome(&self) -> Option<OutcomeState> {
-        let opened = self.dial.as_ref()?.opened()?;
-        opened.as_ref().ok().map(|outcome| outcome.get())
-    }
-
-    /// Why the latest attempt failed, from the tunnel's own word rather than from the error's text.
-    fn diagnose(&self, error: &Error) -> Refusal {
-        if let Some(failure) = &self.failure {
-            return failure.clone();
-        }
-        if matches!(error.root_etype(), ErrorType::ReadTimedout) {
-            return Refusal::UpstreamTimeout { idempotent: self.admitted.is_repeatable() };
-        }
-        match self.dial.as_ref().and_then(|dial| dial.opened()) {
-            None => Refusal::Internal,
-            Some(Err(OpenError::Overloaded)) => Refusal::Overloaded,
-            Some(Err(OpenError::Closed | OpenError::Draining)) => Refusal::SessionReconnecting,
-            Some(Err(OpenError::HeaderTooLarge)) => Refusal::IdentityTooLarge,
-            Some(Ok(outcome)) => match outcome.get() {
-                OutcomeState::Refused(refusal) => Refusal::Agent(refusal),
-                OutcomeState::Lost(_) | OutcomeState::Waiting => Refusal::Lost,
-                OutcomeState::Accepted if matches!(error.root_etype(), ErrorType::InvalidHTTPHeader) => {
-                    Refusal::Tunnel
-                }
-                OutcomeState::Accepted => Refusal::Lost,
-            },
-        }
     }
 }
 

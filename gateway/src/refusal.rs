@@ -140,6 +140,11 @@ impl Refusal {
     }
 }
 
+fn rendered(code: u16, reason: &'static str, cause: &'static str, message: impl ToString) -> Rendered {
+    let code = StatusCode::from_u16(code).expect("the codes above are three digits");
+    Rendered { code, reason, cause, message: message.to_string(), retry_after: None, about: None }
+}
+
 impl Rendered {
     fn body(&self, cluster: Option<&str>) -> Bytes {
         let cause = StatusCause {

@@ -1,14 +1,13 @@
 //! From a document to a snapshot: every object is checked, and every problem is named at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use drover_policy::{ClusterId, Principal};
 
+use super::problems::Problems;
 use super::{
-    Cluster, ClusterName, Document, MAX_STALENESS_MAX, PROBLEMS_LISTED_MAX, Scope, Snapshot, SnapshotInvalid,
-    Token, User, rules,
+    Cluster, ClusterName, Document, MAX_STALENESS_MAX, Scope, Snapshot, SnapshotInvalid, Token, User, rules,
 };
 use crate::identity::{Identity, IdentityMalformed};
 use crate::kinds::{self, TokenScope};
@@ -29,43 +28,6 @@ pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
             Ok(Snapshot { revision: document.revision, issued_at, stale_at, clusters, users, tokens, rules })
         }
         _ => Err(problems.into()),
-    }
-}
-
-/// What is wrong with a document, by the path of the object.
-#[derive(Default)]
-pub(super) struct Problems {
-    listed: Vec<String>,
-    more: usize,
-}
-
-impl Problems {
-    pub(super) fn add(&mut self, path: impl Display, problem: impl Display) {
-        if self.listed.len() < PROBLEMS_LISTED_MAX {
-            self.listed.push(format!("{path}: {problem}"));
-        } else {
-            self.more += 1;
-        }
-    }
-
-    pub(super) fn keep<T, E: Display>(&mut self, path: impl Display, result: Result<T, E>) -> Option<T> {
-        result.inspect_err(|error| self.add(path, error)).ok()
-    }
-
-    pub(super) fn unique<T: Ord>(&mut self, seen: &mut BTreeSet<T>, path: impl Display, value: T) {
-        if !seen.insert(value) {
-            self.add(path, "given twice");
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.listed.is_empty()
-    }
-}
-
-impl From<Problems> for SnapshotInvalid {
-    fn from(Problems { listed: problems, more }: Problems) -> Self {
-        Self::Objects { problems, more }
     }
 }
 

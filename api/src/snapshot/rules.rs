@@ -11,7 +11,7 @@ use drover_policy::{
 };
 
 use super::Document;
-use super::check::Problems;
+use super::problems::Problems;
 use crate::kinds;
 
 pub(super) fn rules(document: &Document, problems: &mut Problems) -> Rules {

@@ -6,8 +6,7 @@ use std::fmt::Write;
 
 use drover_policy::{Attributes, Refusal, Resource, Target};
 
-use super::words::rendered;
-use super::{About, Rendered};
+use super::{About, Rendered, rendered};
 
 /// `named` is what the cluster is called in a sentence.
 pub(super) fn forbidden(user: &str, refusal: &Refusal, named: &str) -> Rendered {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use drover_tunnel::{Delivered, StreamRefusal};
-use http::StatusCode;
 
-use super::{Refusal, Rendered, forbidden};
+use super::{Refusal, Rendered, forbidden, rendered};
 use crate::authenticate::AuthenticationRefused;
 use crate::credential::CredentialRefused;
 use crate::headers::HeadersRefused;
@@ -159,16 +158,6 @@ impl Refusal {
             ),
         }
     }
-}
-
-pub(super) fn rendered(
-    code: u16,
-    reason: &'static str,
-    cause: &'static str,
-    message: impl ToString,
-) -> Rendered {
-    let code = StatusCode::from_u16(code).expect("the codes above are three digits");
-    Rendered { code, reason, cause, message: message.to_string(), retry_after: None, about: None }
 }
 
 fn unauthorized(cause: &'static str, message: impl ToString) -> Rendered {
