@@ -4,22 +4,22 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, anyhow};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// What is logged: directives such as `info,drover_tunnel=debug`.
 const FILTER_VARIABLE: &str = "DROVER_LOG";
 
+/// Named, because a filter's own default holds only where nothing else is said.
+const DEFAULT: &str = "info";
+
 /// Starts logging. `quiet` are directives for libraries whose own records ours replace.
 pub fn init(quiet: &str) -> anyhow::Result<()> {
     let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let directives =
-        [quiet, &wanted].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",");
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(directives)
-        .with_context(|| {
-            format!("{FILTER_VARIABLE} is not a list of directives such as info,drover_tunnel=debug")
-        })?;
+    // Of two directives for the same target the later one counts.
+    let directives = [DEFAULT, quiet, &wanted];
+    let directives = directives.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",");
+    let filter = EnvFilter::builder().parse(directives).with_context(|| {
+        format!("{FILTER_VARIABLE} is not a list of directives such as info,drover_tunnel=debug")
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.with_target(false).try_init()

@@ -72,8 +72,9 @@ impl Sessions {
     /// The least busy session of a cluster, other than the one that just failed.
     pub(crate) fn pick(&self, cluster: &ClusterId, failed: Option<SessionId>) -> Result<Session, NoSession> {
         let Some(held) = self.clusters.get(cluster) else { return Err(NoSession::Disconnected) };
-        let usable =
-            held.sessions.iter().filter(|session| Some(session.id()) != failed && !session.is_draining());
+        // The newest of equals: an older one may be of an agent that died and was not missed yet.
+        let newest_first = held.sessions.iter().rev();
+        let usable = newest_first.filter(|session| Some(session.id()) != failed && !session.is_draining());
         let picked = usable.min_by_key(|session| session.in_flight()).cloned();
         picked.ok_or_else(|| held.expectation())
     }

@@ -27,8 +27,9 @@ pub(crate) const MTU_UPPER: u16 = 1452;
 /// UDP socket buffers, in bytes: tens of milliseconds of a fast link while the runtime is busy.
 pub(crate) const UDP_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Silence after which an idle session is lost: what NAT and a failed peer are allowed to cost.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which an idle session is lost: three keepalives in a row. Whoever asks first after a peer
+/// died without a word pays for finding out, so this is short.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
 /// How soon an idle agent finds out that its gateway was started again; NAT bindings last longer.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Between two stateless resets: a thousand agents are told within a second.

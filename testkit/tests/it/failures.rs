@@ -76,6 +76,28 @@ async fn one_of_two_agents_may_go_without_a_read_noticing() {
 }
 
 #[tokio::test]
+async fn a_new_agent_serves_at_once_where_the_old_one_died_without_a_word() {
+    let (mut fleet, server) = Fleet::with_api_server("agent-replaced").await;
+    fleet.agents[0].signal("KILL").await.unwrap();
+    fleet.agents.push(fleet.gateway.start_agent(&server.target, "b").await.unwrap());
+    until("the new agent to be there", DEADLINE, async || {
+        Ok((fleet.running.log_tail().matches("agent connected").count() == 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    let request = post("/k8s/clusters/one/api/v1/namespaces/default/pods", &fleet.admin.token);
+    let began = Instant::now();
+    let (status, _, body) = until("the API server to be ready", DEADLINE, async || {
+        let answer = answer(&fleet.client(), request.clone()).await;
+        Ok((answer.2["details"]["causes"][0]["reason"] != "ClusterNotReady").then_some(answer))
+    })
+    .await
+    .unwrap();
+    assert_eq!(status, 200, "{body}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_gateway_that_stops_finishes_what_it_has() {
     let (fleet, server) = Fleet::with_api_server("gateway-stops").await;
     let mut stream = fleet.client().connect().await.unwrap();

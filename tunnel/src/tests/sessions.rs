@@ -6,7 +6,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{Authority, Pair, Relay, SERVER_NAME, agent_serves, header, loopback, soon};
 use crate::codec::{ControlFrame, Hello};
-use crate::limits::IDLE_TIMEOUT;
 use crate::{
     CloseReason, Dialer, InstanceId, Limits, Listener, OpenError, OutcomeState, Owner, Tls, transport,
 };
@@ -102,9 +101,8 @@ async fn regression_an_idle_agent_finds_out_within_seconds_that_its_gateway_star
         soon(async { tokio::join!(dialer.dial(relay.address, SERVER_NAME), first.accept()) }).await;
     let agent = agent.unwrap();
     relay.redirect(second.local_addr().unwrap());
-    let began = tokio::time::Instant::now();
+    // By its reset, and not by its silence, which would be `Lost`.
     assert_eq!(soon(agent.closed()).await, CloseReason::Transport);
-    assert!(began.elapsed() < IDLE_TIMEOUT / 2, "{:?}", began.elapsed());
 }
 
 fn bind(tls: &Tls) -> Listener {
