@@ -76,6 +76,11 @@ impl ControlPlane {
         &self.processes[1]
     }
 
+    /// etcd, the API server, the controller-manager.
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
     pub async fn stop(self) -> anyhow::Result<()> {
         for process in self.processes.into_iter().rev() {
             process.stop().await?;

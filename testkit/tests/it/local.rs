@@ -7,11 +7,11 @@ use std::time::Duration;
 use drover_testkit::control_plane;
 use drover_testkit::fleet::Programs;
 use drover_testkit::local::Up;
-use drover_testkit::process::repository;
+use drover_testkit::process::{kill, repository, until};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::system::{clusters, folder, soon};
+use crate::system::{DEADLINE, clusters, folder, soon};
 
 /// Two control planes on a busy machine.
 const UP_TIMEOUT: Duration = Duration::from_secs(85);
@@ -78,6 +78,25 @@ async fn the_gateway_stands_in_front_of_a_cluster_that_exists() {
     assert_eq!(up_said.clusters[0].name, "one");
     let who = kubectl(&up_said.viewer.kubeconfig, &["auth", "whoami"]).await;
     assert!(String::from_utf8_lossy(&who.stdout).contains("drover:cluster-viewer"), "{who:?}");
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_fleet_that_was_killed() {
+    let kubeconfig = clusters().two.plane.admin_kubeconfig.clone();
+    let down = Down(folder("killed").join("fleet"));
+    let output = up(&down.0, &["--kubeconfig", kubeconfig.to_str().unwrap(), "--json"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let ours = || {
+        let mark = down.0.to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands =
+            processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+        commands.filter(|command| command.contains(&mark)).count()
+    };
+    assert!(ours() >= 5, "the holder, a gateway, an agent and their supervisors");
+    let holder: u32 = std::fs::read_to_string(down.0.join("pid")).unwrap().parse().unwrap();
+    kill(holder, "KILL").await.unwrap();
+    until("everything to end", DEADLINE, async || Ok((ours() == 0).then_some(()))).await.unwrap();
 }
 
 #[tokio::test]
