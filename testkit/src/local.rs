@@ -19,6 +19,8 @@ pub mod holder;
 
 /// More do not fit on a small machine: each takes about half a gigabyte.
 pub const CLUSTERS_MAX: u8 = 16;
+/// The one agent of a cluster here.
+const REPLICA: &str = "a";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `up --json` prints, and scripts use.
@@ -61,8 +63,9 @@ pub enum Clusters {
 pub struct Local {
     pub up: Up,
     planes: Vec<ControlPlane>,
-    gateway: Process,
-    agents: Vec<Process>,
+    gateway: Gateway,
+    running: Process,
+    agents: Vec<(Target, Process)>,
 }
 
 /// A cluster that is there, before its agent is.
@@ -95,30 +98,40 @@ impl Local {
         let mut agents = Vec::new();
         for ready in &ready {
             progress(&format!("Connecting cluster {}", ready.target.name));
-            agents.push(gateway.start_agent(&ready.target, "a").await?);
+            agents.push((ready.target.clone(), gateway.start_agent(&ready.target, REPLICA).await?));
         }
         let up = describe(&gateway, &admin, &viewer, &ready)?;
         let mut local = Self {
             up,
             planes: ready.into_iter().filter_map(|ready| ready.plane).collect(),
-            gateway: running,
+            gateway,
+            running,
             agents,
         };
-        local.connected(&gateway, &admin).await?;
+        local.connected(&admin).await?;
         Ok(local)
     }
 
-    /// Fails where a process has ended by itself.
-    pub fn check(&mut self) -> anyhow::Result<()> {
-        self.gateway.check()?;
-        self.agents.iter_mut().try_for_each(Process::check)?;
+    /// Starts a gateway or an agent that ended by itself again, as Kubernetes would, and says so. Fails
+    /// where a control plane has lost a process.
+    pub async fn tend(&mut self) -> anyhow::Result<()> {
+        if let Err(ended) = self.running.check() {
+            eprintln!("{ended:#}\nstarting the gateway again");
+            self.running = self.gateway.start().await?;
+        }
+        for (target, agent) in &mut self.agents {
+            if let Err(ended) = agent.check() {
+                eprintln!("{ended:#}\nstarting the agent of {} again", target.name);
+                *agent = self.gateway.start_agent(target, REPLICA).await?;
+            }
+        }
         self.planes.iter_mut().try_for_each(ControlPlane::check)
     }
 
     /// Ends everything in order: nothing is cut off that could still be answered.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.gateway.stop().await?;
-        for agent in self.agents {
+        self.running.stop().await?;
+        for (_, agent) in self.agents {
             agent.stop().await?;
         }
         for plane in self.planes {
@@ -127,11 +140,12 @@ impl Local {
         Ok(())
     }
 
-    async fn connected(&mut self, gateway: &Gateway, admin: &Member) -> anyhow::Result<()> {
-        let client = crate::client::Client::new(gateway)?;
+    async fn connected(&mut self, admin: &Member) -> anyhow::Result<()> {
+        let client = crate::client::Client::new(&self.gateway)?;
         for cluster in self.up.clusters.clone() {
             let asked = until("the agent to connect", CONNECT_TIMEOUT, async || {
-                self.check()?;
+                self.running.check()?;
+                self.agents.iter_mut().try_for_each(|(_, agent)| agent.check())?;
                 let (status, _) = client.get(&cluster.name, "/version", &admin.token).await?;
                 Ok((status == 200).then_some(()))
             });

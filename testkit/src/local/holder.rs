@@ -11,7 +11,7 @@ use crate::process::{kill, until};
 
 /// As long as every process may take to end in order.
 const END_TIMEOUT: Duration = Duration::from_secs(120);
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const TEND_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The files by which a holder is known.
 pub struct Folder(PathBuf);
@@ -58,7 +58,7 @@ pub async fn hold(folder: &Folder, clusters: &Clusters) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             () = &mut stopped => break,
-            () = tokio::time::sleep(CHECK_INTERVAL) => local.check()?,
+            () = tokio::time::sleep(TEND_INTERVAL) => local.tend().await?,
         }
     }
     local.stop().await

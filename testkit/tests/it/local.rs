@@ -28,6 +28,21 @@ impl Drop for Down {
     }
 }
 
+/// Process ids and command lines that name a folder.
+fn processes(folder: &Path) -> Vec<(u32, String)> {
+    let mark = folder.to_string_lossy().into_owned();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    let command = |pid: u32| Some((pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?));
+    pids.filter_map(command).filter(|(_, command)| command.contains(&mark)).collect()
+}
+
+/// The process of a program itself, and not its supervisor.
+fn running(folder: &Path, program: &str) -> Option<(u32, String)> {
+    let runs = |command: &str| command.split('\0').next().is_some_and(|first| first.ends_with(program));
+    processes(folder).into_iter().find(|(_, command)| runs(command))
+}
+
 fn programs() -> PathBuf {
     Programs::of_this_build().unwrap().gateway.parent().unwrap().to_owned()
 }
@@ -76,6 +91,21 @@ async fn the_gateway_stands_in_front_of_a_cluster_that_exists() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let up_said: Up = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(up_said.clusters[0].name, "one");
+    for program in ["drover-agent", "drover-gateway"] {
+        let (before, _) = running(&down.0, program).expect(program);
+        kill(before, "KILL").await.unwrap();
+        until("it to run again", DEADLINE, async || {
+            Ok(running(&down.0, program).filter(|(pid, _)| *pid != before))
+        })
+        .await
+        .unwrap();
+    }
+    until("requests to be served again", DEADLINE, async || {
+        let version = kubectl(&up_said.viewer.kubeconfig, &["get", "--raw", "/version"]).await;
+        Ok(version.status.success().then_some(()))
+    })
+    .await
+    .unwrap();
     let who = kubectl(&up_said.viewer.kubeconfig, &["auth", "whoami"]).await;
     assert!(String::from_utf8_lossy(&who.stdout).contains("drover:cluster-viewer"), "{who:?}");
 }
