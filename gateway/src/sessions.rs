@@ -56,6 +56,9 @@ impl Sessions {
             let replaced = other.instance() == session.instance();
             if replaced {
                 other.close(CloseReason::Replaced);
+            } else {
+                // Perhaps this is its successor, and nobody has missed it yet.
+                other.probe();
             }
             !replaced
         });

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::debug;
 
 use crate::close::CloseReason;
 use crate::codec::{ControlFrame, FRAME_BYTES_MAX, Hello, Malformed};
 use crate::hello::{self, InstanceId};
-use crate::limits::{CONTROL_WRITE_TIMEOUT, SILENT_TICKS_LOST, SILENT_TICKS_PING, TICK};
+use crate::limits::{CONTROL_WRITE_TIMEOUT, PROBE_TIMEOUT, SILENT_TICKS_LOST, SILENT_TICKS_PING, TICK};
 use crate::session::{End, Inner};
 
 /// One side's ends of the control stream, after both hellos.
@@ -52,6 +52,7 @@ impl Control {
         let mut goaway = session.goaway.subscribe();
         goaway.mark_changed(); // it may have been asked for already
         let mut silence = Silence::new(&session);
+        let mut doubt = None;
         loop {
             let step = tokio::select! {
                 frame = self.next() => match frame {
@@ -73,6 +74,14 @@ impl Control {
                     silence = Silence::new(&session);
                     Ok(())
                 }
+                () = session.doubted.notified() => {
+                    doubt = Some(Doubt::new(&session));
+                    self.say(&ControlFrame::Ping(rand::random())).await
+                }
+                () = until(doubt.as_ref()), if doubt.is_some() => match doubt.take() {
+                    Some(doubt) if doubt.is_confirmed(&session) => Err(CloseReason::Lost),
+                    Some(_) | None => Ok(()),
+                },
                 verdict = silence.tick(&session), if session.is_busy() => match verdict {
                     Verdict::Ask => self.say(&ControlFrame::Ping(rand::random())).await,
                     Verdict::Lost => Err(CloseReason::Lost),
@@ -163,6 +172,30 @@ impl Silence {
             SILENT_TICKS_LOST.. => Verdict::Lost,
             _ => Verdict::Heard,
         }
+    }
+}
+
+/// A question that was sent, and what had been heard before it.
+struct Doubt {
+    deadline: Instant,
+    datagrams: u64,
+}
+
+impl Doubt {
+    fn new(session: &Inner) -> Self {
+        Self { deadline: Instant::now() + PROBE_TIMEOUT, datagrams: datagrams(session) }
+    }
+
+    /// Whether nothing at all was heard since.
+    fn is_confirmed(&self, session: &Inner) -> bool {
+        self.datagrams == datagrams(session)
+    }
+}
+
+async fn until(doubt: Option<&Doubt>) {
+    match doubt {
+        Some(doubt) => sleep_until(doubt.deadline).await,
+        None => std::future::pending().await,
     }
 }
 

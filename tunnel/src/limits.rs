@@ -40,6 +40,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(250);
 pub(crate) const SILENT_TICKS_PING: u32 = 4;
 /// Silent ticks before a session with open streams is lost: 3 s.
 pub(crate) const SILENT_TICKS_LOST: u32 = 12;
+/// How soon a peer that is asked whether it is still there must be heard.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For a control frame's way into the stream: longer means that the peer does not read.
 pub(crate) const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a stream's header to be complete: it is sent in one piece.

@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     in_flight: AtomicUsize,
     /// Told when the first stream begins and when the last one ends.
     pub(crate) busy_changed: Notify,
+    /// Told when there is reason to doubt that the peer is still there.
+    pub(crate) doubted: Notify,
     /// What the peer said when it wanted this side to go.
     pub(crate) peer_goaway: watch::Sender<Option<Goaway>>,
     /// Set where this side wants the peer to go.
@@ -99,6 +101,7 @@ impl Session {
             ledger,
             in_flight: AtomicUsize::new(0),
             busy_changed: Notify::new(),
+            doubted: Notify::new(),
             peer_goaway: watch::Sender::new(None),
             goaway: watch::Sender::new(None),
             closed_as: OnceLock::new(),
@@ -153,6 +156,12 @@ impl Session {
     pub async fn accept(&self) -> Option<Incoming> {
         let (send, recv) = self.0.connection.accept_bi().await.ok()?;
         Some(Incoming::new(send, recv, self.begin(), self.0.ledger.clone()))
+    }
+
+    /// Asks the peer whether it is still there, and closes the session as lost where nothing is heard of it
+    /// within a second: for when its successor has come, or something else speaks against it.
+    pub fn probe(&self) {
+        self.0.doubted.notify_one();
     }
 
     /// Tells the peer that this process ends: no more streams here, and how long to wait, on average, before dialling again.

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{Authority, Pair, Relay, SERVER_NAME, agent_serves, header, loopback, soon};
 use crate::codec::{ControlFrame, Hello};
+use crate::limits::{PROBE_TIMEOUT, SILENT_TICKS_LOST, TICK};
 use crate::{
     CloseReason, Dialer, InstanceId, Limits, Listener, OpenError, OutcomeState, Owner, Tls, transport,
 };
@@ -103,6 +104,20 @@ async fn regression_an_idle_agent_finds_out_within_seconds_that_its_gateway_star
     relay.redirect(second.local_addr().unwrap());
     // By its reset, and not by its silence, which would be `Lost`.
     assert_eq!(soon(agent.closed()).await, CloseReason::Transport);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_asked_and_says_nothing_is_lost_within_a_second() {
+    let pair = Pair::new().await;
+    // One that is there stays.
+    pair.gateway.probe();
+    let closed = tokio::time::timeout(2 * PROBE_TIMEOUT, pair.gateway.closed()).await;
+    assert!(closed.is_err(), "{closed:?}");
+    pair.relay.go_silent();
+    let began = tokio::time::Instant::now();
+    pair.gateway.probe();
+    assert_eq!(soon(pair.gateway.closed()).await, CloseReason::Lost);
+    assert!(began.elapsed() < TICK * SILENT_TICKS_LOST, "{:?}", began.elapsed());
 }
 
 fn bind(tls: &Tls) -> Listener {
