@@ -161,8 +161,8 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         let unanswered = session.response_written().is_none();
         let upstream = *error.esource() == ErrorSource::Upstream;
-        let retry =
-            upstream && unanswered && request.in_flight().is_ok_and(|in_flight| in_flight.may_be_repeated());
+        let repeatable = request.in_flight().is_ok_and(|in_flight| in_flight.may_be_repeated(&self.sessions));
+        let retry = upstream && unanswered && repeatable;
         if retry {
             self.metrics.retried();
         }
@@ -250,7 +250,7 @@ impl Proxy {
     /// A session for the next attempt: reads wait a little for an agent that is expected back.
     async fn pick(&self, in_flight: &InFlight) -> Result<drover_tunnel::Session, NoSession> {
         let cluster = in_flight.admitted.permit.cluster();
-        let failed = in_flight.dial.as_ref().map(|dial| dial.session().id());
+        let failed = in_flight.failed();
         match self.sessions.pick(cluster, failed) {
             Err(NoSession::Reconnecting) if in_flight.admitted.is_repeatable() => {
                 self.sessions.wait(cluster, failed, PATIENCE).await

@@ -19,6 +19,8 @@ use crate::metrics::Metrics;
 
 /// A session that ended sooner was refused or replaced: dialling at once would go on for ever.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// How long the first session waits for the API server.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Tunnels {
@@ -36,6 +38,9 @@ pub(crate) struct Tunnels {
 impl Tunnels {
     /// Holds a session with one gateway until told to stop.
     pub(crate) async fn keep(self: Arc<Self>, gateway: Gateway) {
+        // An agent that can serve is worth a moment's wait; of one that cannot the gateway should know.
+        let ready = timeout(READY_PATIENCE, self.forwarder.readiness.ready());
+        self.stopping.run_until_cancelled(ready).await;
         let mut backoff = Backoff::default();
         loop {
             let Some(dialled) = self.stopping.run_until_cancelled(self.dial(&gateway)).await else { return };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use drover_tunnel::{OpenError, OutcomeState, RefusalCode};
+use drover_tunnel::{OpenError, OutcomeState, RefusalCode, SessionId};
 use http::header;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -13,6 +13,7 @@ use crate::admit::{Admitted, Refused};
 use crate::audit::{Record, Slot, Stage, Who};
 use crate::dial::Dial;
 use crate::refusal::Refusal;
+use crate::sessions::Sessions;
 
 /// One request, from its head to its record.
 pub(crate) struct Request {
@@ -150,14 +151,31 @@ impl InFlight {
         Error::explain(ErrorType::ConnectError, "no session")
     }
 
-    /// A read may be sent once more where its first stream broke without an answer, or was turned away by a drain.
-    pub(super) fn may_be_repeated(&self) -> bool {
-        let broke = match self.outcome() {
-            Some(OutcomeState::Refused(refusal)) => refusal.code == RefusalCode::Draining,
+    /// A read may be sent once more: where its first stream broke without an answer, and where an agent turned
+    /// it away while another is there that may not.
+    pub(super) fn may_be_repeated(&self, sessions: &Sessions) -> bool {
+        let worthwhile = match self.outcome() {
             Some(OutcomeState::Accepted | OutcomeState::Lost(_) | OutcomeState::Waiting) => true,
+            Some(OutcomeState::Refused(refusal)) => match refusal.code {
+                RefusalCode::Draining => true,
+                RefusalCode::ClusterNotReady | RefusalCode::ClusterUnreachable | RefusalCode::Overloaded => {
+                    sessions.pick(self.admitted.permit.cluster(), self.failed()).is_ok()
+                }
+                RefusalCode::DeadlineExceeded
+                | RefusalCode::HeaderMalformed
+                | RefusalCode::IdentityMalformed
+                | RefusalCode::IdentityMissing
+                | RefusalCode::IdentityRefused
+                | RefusalCode::Internal => false,
+            },
             None => false,
         };
-        broke && self.attempts < ATTEMPTS_MAX && self.admitted.is_repeatable()
+        worthwhile && self.attempts < ATTEMPTS_MAX && self.admitted.is_repeatable()
+    }
+
+    /// The session of the latest attempt.
+    pub(super) fn failed(&self) -> Option<SessionId> {
+        self.dial.as_ref().map(|dial| dial.session().id())
     }
 
     pub(super) fn outcome(&self) -> Option<OutcomeState> {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use drover_testkit::client::{Client, fetch};
+use drover_testkit::fleet::Target;
 use drover_testkit::process::until;
 use http::header::RETRY_AFTER;
 use hyper::{Method, Request};
@@ -95,6 +96,20 @@ async fn a_new_agent_serves_at_once_where_the_old_one_died_without_a_word() {
     .unwrap();
     assert_eq!(status, 200, "{body}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn regression_a_read_that_one_agent_turns_away_is_sent_to_the_other() {
+    let (mut fleet, server) = Fleet::with_api_server("turned-away").await;
+    // Nothing listens there.
+    let unreachable = Target { address: "127.0.0.1:1".to_owned(), ..server.target.clone() };
+    fleet.agents.push(fleet.gateway.start_agent(&unreachable, "b").await.unwrap());
+    metric(&fleet, "gateway_tunnel_sessions", 2.0).await;
+    for _ in 0..10 {
+        let (status, body) = fleet.client().get("one", "/api/v1/pods", &fleet.admin.token).await.unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    metric(&fleet, "gateway_requests_retried_total", 1.0).await;
 }
 
 #[tokio::test]

@@ -41,6 +41,12 @@ impl Readiness {
         *self.0.borrow()
     }
 
+    /// Resolves once the server has said that it is ready.
+    pub(crate) async fn ready(&self) {
+        // The sender lives as long as this.
+        _ = self.0.subscribe().wait_for(|state| *state == State::Ready).await;
+    }
+
     /// The server could not be reached: it must say that it is ready before it gets another request.
     pub(crate) fn lost(&self) {
         self.0.send_if_modified(|state| {
