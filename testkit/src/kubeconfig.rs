@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::pki;
+use crate::pki::{self, Authority, Subject, Usage};
 
 /// Where a cluster answers, and the authority that its certificate comes from.
 #[derive(Clone, Debug)]
@@ -48,6 +48,19 @@ pub fn write(
     });
     pki::write_secret(path, &format!("{config:#}\n"))?;
     Ok(path.to_owned())
+}
+
+/// Writes a file of a user whom a certificate of the cluster's own authority names.
+pub fn write_certified(
+    path: &Path,
+    authority: &Authority,
+    server: &Server,
+    user: &str,
+    organization: Option<&str>,
+) -> anyhow::Result<PathBuf> {
+    let subject = Subject { common_name: user, organization, ..Subject::default() };
+    let (cert_pem, key_pem) = authority.issue(&subject, &[Usage::ClientAuth])?;
+    write(path, std::slice::from_ref(server), user, &Credential::Certificate { cert_pem, key_pem })
 }
 
 fn shown(credential: &Credential) -> Value {

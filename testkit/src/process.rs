@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
-/// The supervisor has 10 s before it uses force.
-const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// The supervisor has 20 s before it uses force.
+const END_TIMEOUT: Duration = Duration::from_secs(25);
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a log is shown with a failure, in bytes.
 const LOG_TAIL_BYTES: usize = 4096;

@@ -10,6 +10,7 @@ mod http2;
 mod isolation;
 mod kubectl;
 mod local;
+mod nodes;
 mod operations;
 mod request_path;
 mod streams;
