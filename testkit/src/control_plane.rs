@@ -145,12 +145,19 @@ impl ControlPlane {
         if data.exists() {
             std::fs::remove_dir_all(&data)?;
         }
-        let etcd =
-            Process::start("etcd", folder, &binaries.join("etcd"), etcd(&data, &etcd_url, &peer_url)).await?;
+        // All of it is thrown away: an API server would wait for watches that nobody ends.
+        let etcd = Process::start_disposable(
+            "etcd",
+            folder,
+            &binaries.join("etcd"),
+            etcd(&data, &etcd_url, &peer_url),
+        )
+        .await?;
         let audit = Audit::prepare(folder)?;
         let arguments = api_server(certificates, &audit, &etcd_url, port);
         let api_server =
-            Process::start("kube-apiserver", folder, &binaries.join("kube-apiserver"), arguments).await?;
+            Process::start_disposable("kube-apiserver", folder, &binaries.join("kube-apiserver"), arguments)
+                .await?;
         let server = Server {
             name: name.to_owned(),
             url: format!("https://{}:{port}", certificates.host),
@@ -174,12 +181,16 @@ impl ControlPlane {
         let config = certificates.kubeconfig(folder, &started.server, "system:kube-controller-manager")?;
         let manager = binaries.join("kube-controller-manager");
         let arguments = controller_manager(certificates, &config);
-        started.processes.push(Process::start("kube-controller-manager", folder, &manager, arguments).await?);
+        started
+            .processes
+            .push(Process::start_disposable("kube-controller-manager", folder, &manager, arguments).await?);
         if !certificates.host.is_loopback() {
             let config = certificates.kubeconfig(folder, &started.server, "system:kube-scheduler")?;
             let scheduler = binaries.join("kube-scheduler");
             let arguments = scheduler_arguments(&config);
-            started.processes.push(Process::start("kube-scheduler", folder, &scheduler, arguments).await?);
+            started
+                .processes
+                .push(Process::start_disposable("kube-scheduler", folder, &scheduler, arguments).await?);
         }
         // The sign that controllers work, and what pods and tokens need.
         started.answers("the default service account", &["get", "serviceaccount", "default"]).await?;

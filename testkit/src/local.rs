@@ -10,7 +10,8 @@ use drover_api::kinds::Domain;
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
-use crate::fleet::{Gateway, Target, admit_agent};
+use crate::fleet::{Gateway, Target, admit_agent, output};
+use crate::image::BUSYBOX;
 use crate::process::{Process, until};
 use crate::roster::{Member, Roster};
 
@@ -47,16 +48,26 @@ pub struct UpCluster {
     pub url: String,
     /// Past the gateway, with an administrator's certificate.
     pub direct_kubeconfig: PathBuf,
-    /// Where to find the demonstration workload, once clusters have nodes.
-    pub demo: Option<String>,
+    /// A pod to try things on, where the cluster has nodes.
+    pub demo: Option<Demo>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Demo {
+    pub namespace: String,
+    pub pod: String,
+    pub image: String,
 }
 
 /// Which clusters stand behind the gateway.
 #[derive(Clone, Debug)]
 pub enum Clusters {
     Existing(PathBuf),
-    /// That many, made for this.
-    New(u8),
+    /// Made for this, each with that many nodes.
+    New {
+        count: u8,
+        nodes: u8,
+    },
 }
 
 /// Everything that runs; ends when it is dropped.
@@ -73,6 +84,7 @@ struct Ready {
     target: Target,
     direct_kubeconfig: PathBuf,
     plane: Option<ControlPlane>,
+    demo: Option<Demo>,
 }
 
 impl Local {
@@ -80,9 +92,9 @@ impl Local {
     pub async fn start(folder: &Path, clusters: &Clusters, progress: impl Fn(&str)) -> anyhow::Result<Self> {
         let ready = match clusters {
             Clusters::Existing(kubeconfig) => vec![existing::cluster(folder, kubeconfig).await?],
-            Clusters::New(count) => {
-                progress(&format!("Starting {count} control plane(s): etcd, API server, controller-manager"));
-                new_clusters(folder, *count).await?
+            Clusters::New { count, nodes } => {
+                progress(&format!("Starting {count} cluster(s) with {nodes} node(s) each"));
+                new_clusters(folder, *count, *nodes).await?
             }
         };
         progress("Starting the gateway");
@@ -155,21 +167,50 @@ impl Local {
     }
 }
 
-async fn new_clusters(folder: &Path, count: u8) -> anyhow::Result<Vec<Ready>> {
+impl Demo {
+    /// A pod with a shell, which runs when this returns.
+    async fn start(plane: &ControlPlane) -> anyhow::Result<Self> {
+        let demo = Self { namespace: "demo".to_owned(), pod: "shell".to_owned(), image: BUSYBOX.to_owned() };
+        let Self { namespace, pod, image } = &demo;
+        output(plane.kubectl().args(["create", "namespace", namespace])).await?;
+        let account = ["-n", namespace, "get", "serviceaccount", "default"];
+        until("the demo's service account", CONNECT_TIMEOUT, async || {
+            Ok(output(plane.kubectl().args(account)).await.ok())
+        })
+        .await?;
+        let image = format!("--image={image}");
+        let run = ["-n", namespace, "run", pod, &image, "--restart=Never", "--image-pull-policy=Never"];
+        output(plane.kubectl().args(run)).await?;
+        let phase = ["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.status.phase}"];
+        until("the demo pod to run", CONNECT_TIMEOUT, async || {
+            Ok((output(plane.kubectl().args(phase)).await? == "Running").then_some(()))
+        })
+        .await?;
+        Ok(demo)
+    }
+}
+
+async fn new_clusters(folder: &Path, count: u8, nodes: u8) -> anyhow::Result<Vec<Ready>> {
     if !(1..=CLUSTERS_MAX).contains(&count) {
         bail!("--clusters must be 1 to {CLUSTERS_MAX}");
     }
     let folders = (1..=count).map(|number| (number, folder.join(format!("local-{number}"))));
-    let starting = folders.map(async |(number, folder)| new_cluster(&folder, number).await);
+    let starting = folders.map(async |(number, folder)| new_cluster(&folder, number, nodes).await);
     futures_util::future::try_join_all(starting).await
 }
 
-async fn new_cluster(folder: &Path, number: u8) -> anyhow::Result<Ready> {
+async fn new_cluster(folder: &Path, number: u8, nodes: u8) -> anyhow::Result<Ready> {
     let (name, id) = (format!("local-{number}"), format!("c-local{number}"));
-    let plane = ControlPlane::start(&name, folder).await?;
+    let (plane, demo) = if nodes == 0 {
+        (ControlPlane::start(&name, folder).await?, None)
+    } else {
+        let plane = ControlPlane::start_with_nodes(&name, folder, nodes).await?;
+        let demo = Demo::start(&plane).await?;
+        (plane, Some(demo))
+    };
     let token = admit_agent(|| plane.kubectl(), folder).await?;
     let target = Target { name, id, address: plane.address.clone(), ca: plane.ca.clone(), token };
-    Ok(Ready { target, direct_kubeconfig: plane.admin_kubeconfig.clone(), plane: Some(plane) })
+    Ok(Ready { target, direct_kubeconfig: plane.admin_kubeconfig.clone(), plane: Some(plane), demo })
 }
 
 fn describe(gateway: &Gateway, admin: &Member, viewer: &Member, ready: &[Ready]) -> anyhow::Result<Up> {
@@ -182,7 +223,7 @@ fn describe(gateway: &Gateway, admin: &Member, viewer: &Member, ready: &[Ready])
         name: ready.target.name.clone(),
         url: gateway.cluster_url(&ready.target.name),
         direct_kubeconfig: ready.direct_kubeconfig.clone(),
-        demo: None,
+        demo: ready.demo.clone(),
     };
     Ok(Up {
         gateway: gateway.url(),

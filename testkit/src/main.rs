@@ -9,6 +9,7 @@ use drover_daemon::exit::report;
 use drover_testkit::control_plane;
 use drover_testkit::local::holder::{Folder, down, follow, hold};
 use drover_testkit::local::{Clusters, Up};
+use drover_testkit::nodes;
 use drover_testkit::process::repository;
 use tokio::process::Command;
 
@@ -45,8 +46,11 @@ struct Which {
     /// How many clusters to make.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(drover_testkit::local::CLUSTERS_MAX)))]
     clusters: u8,
+    /// Nodes of each cluster: by default 1 for root, 0 for others.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=i64::from(nodes::NODES_MAX)))]
+    nodes: Option<u8>,
     /// Put the gateway in front of the cluster in this file instead (its current context).
-    #[arg(long, conflicts_with = "clusters")]
+    #[arg(long, conflicts_with_all = ["clusters", "nodes"])]
     kubeconfig: Option<PathBuf>,
 }
 
@@ -67,28 +71,42 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             eprintln!("{}", if ended { "The fleet is down." } else { "Nothing was running." });
             Ok(())
         }
-        Do::Hold(which) => hold(&folder, &which.clusters()).await,
-        Do::Up { which, json } => up(&folder, which, json).await,
+        Do::Hold(which) => hold(&folder, &which.clusters()?).await,
+        Do::Up { which, json } => up(&folder, &which.clusters()?, json).await,
     }
 }
 
 impl Which {
-    fn clusters(&self) -> Clusters {
-        match &self.kubeconfig {
-            Some(file) => Clusters::Existing(file.clone()),
-            None => Clusters::New(self.clusters),
+    /// With the number of nodes decided, which is refused where this machine cannot have them.
+    fn clusters(&self) -> anyhow::Result<Clusters> {
+        if let Some(file) = &self.kubeconfig {
+            return Ok(Clusters::Existing(file.clone()));
         }
+        let nodes = match (self.nodes, nodes::possible()) {
+            (Some(0), _) => 0,
+            (Some(nodes), Ok(())) => nodes,
+            (Some(_), Err(reason)) => bail!("{reason}"),
+            (None, Ok(())) => 1,
+            (None, Err(reason)) => {
+                eprintln!("Without nodes: {reason}");
+                0
+            }
+        };
+        Ok(Clusters::New { count: self.clusters, nodes })
     }
+}
 
-    fn arguments(&self) -> Vec<String> {
-        match &self.kubeconfig {
-            Some(file) => vec!["--kubeconfig".to_owned(), file.to_string_lossy().into_owned()],
-            None => vec!["--clusters".to_owned(), self.clusters.to_string()],
+fn arguments(clusters: &Clusters) -> Vec<String> {
+    let texts = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect();
+    match clusters {
+        Clusters::Existing(file) => texts(&["--kubeconfig", &file.to_string_lossy()]),
+        Clusters::New { count, nodes } => {
+            texts(&["--clusters", &count.to_string(), "--nodes", &nodes.to_string()])
         }
     }
 }
 
-async fn up(folder: &Folder, which: Which, json: bool) -> anyhow::Result<()> {
+async fn up(folder: &Folder, clusters: &Clusters, json: bool) -> anyhow::Result<()> {
     if folder.holder().is_some() {
         bail!("a fleet is up already in {}: end it with deploy/local/down", folder.path().display());
     }
@@ -97,7 +115,7 @@ async fn up(folder: &Folder, which: Which, json: bool) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder.path())?;
     let log = std::fs::File::create(folder.path().join("hold.log"))?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--folder").arg(folder.path()).arg("hold").args(which.arguments());
+    command.arg("--folder").arg(folder.path()).arg("hold").args(arguments(clusters));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
     let mut holder = command.spawn()?;
     let followed = tokio::select! {
@@ -125,6 +143,10 @@ fn told(up: &Up) -> String {
     };
     let names: Vec<_> = up.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     let last = names.last().copied().unwrap_or_default();
+    let demo =
+        up.clusters.last().and_then(|cluster| cluster.demo.as_ref()).map_or_else(String::new, |demo| {
+            format!("  kubectl --context {last} -n {} exec -it {} -- sh\n", demo.namespace, demo.pod)
+        });
     format!(
         "
 Drover is up: {names} behind {gateway}
@@ -134,7 +156,7 @@ As the administrator:
   kubectl get namespaces
   kubectl auth whoami
   kubectl --context {last} create configmap hello --from-literal=from=drover
-
+{demo}
 As one who may only read:
   export KUBECONFIG={viewer}
   kubectl --context {last} get configmaps

@@ -10,7 +10,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
-/// The supervisor has 20 s before it uses force.
+/// How long a process has to end in order.
+const GRACE: Duration = Duration::from_secs(20);
+/// That, and the end by force.
 const END_TIMEOUT: Duration = Duration::from_secs(25);
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a log is shown with a failure, in bytes.
@@ -35,9 +37,29 @@ impl Process {
         program: &Path,
         arguments: impl IntoIterator<Item = S>,
     ) -> anyhow::Result<Self> {
+        Self::with_grace(GRACE, name, folder, program, arguments).await
+    }
+
+    /// Starts a program that has nothing to end in order: its state goes with it.
+    pub async fn start_disposable<S: AsRef<OsStr>>(
+        name: &str,
+        folder: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Self> {
+        Self::with_grace(Duration::ZERO, name, folder, program, arguments).await
+    }
+
+    async fn with_grace<S: AsRef<OsStr>>(
+        grace: Duration,
+        name: &str,
+        folder: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let mut command = Command::new(supervisor_script());
-        command.arg(&log).arg(program).args(arguments);
+        command.arg(grace.as_secs().to_string()).arg(&log).arg(program).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Of a group of its own: a terminal's Ctrl-C ends it by way of its parent, in order.
         command.process_group(0);

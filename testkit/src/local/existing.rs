@@ -29,7 +29,7 @@ pub(super) async fn cluster(folder: &Path, kubeconfig: &Path) -> anyhow::Result<
         admit_agent(kubectl, &folder).await.context("the cluster could not be prepared for its agent")?;
     let name = name(config["current-context"].as_str().unwrap_or_default());
     let target = Target { name, id: "c-existing".to_owned(), address: address(server)?, ca, token };
-    Ok(Ready { target, direct_kubeconfig: kubeconfig.clone(), plane: None })
+    Ok(Ready { target, direct_kubeconfig: kubeconfig.clone(), plane: None, demo: None })
 }
 
 /// The one on PATH; ours only where it has been built already.
