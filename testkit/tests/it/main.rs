@@ -12,6 +12,7 @@ mod kubectl;
 mod local;
 mod nodes;
 mod operations;
+mod pods;
 mod request_path;
 mod streams;
 mod system;

@@ -105,7 +105,11 @@ impl Fleet {
         (Self::in_front_of(test, &[&server.target], |_| {}).await, server)
     }
 
-    async fn in_front_of(test: &str, targets: &[&Target], write: impl FnOnce(&mut Roster)) -> Self {
+    pub(crate) async fn in_front_of(
+        test: &str,
+        targets: &[&Target],
+        write: impl FnOnce(&mut Roster),
+    ) -> Self {
         let folder = folder(test);
         let named: Vec<_> = targets.iter().map(|target| (target.name.as_str(), target.id.as_str())).collect();
         let mut roster = Roster::new(&folder.join("snapshot.json"), &named);
@@ -145,7 +149,7 @@ impl Fleet {
 
     /// kubectl of a user, through the gateway.
     pub(crate) fn kubectl(&self, member: &Member, cluster: &str) -> Command {
-        let kubeconfig = self.gateway.kubeconfig(member, &["one", "two"]).unwrap();
+        let kubeconfig = self.gateway.kubeconfig(member, &[cluster]).unwrap();
         let mut command = control_plane::kubectl(&control_plane::binaries().unwrap(), &kubeconfig);
         command.args(["--context", cluster]);
         command

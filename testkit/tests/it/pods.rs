@@ -1,0 +1,205 @@
+//! What people do with pods: exec, attach, cp, port-forward, logs, over WebSocket and over SPDY.
+
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use drover_testkit::control_plane::ControlPlane;
+use drover_testkit::fleet::{Target, admit_agent, output};
+use drover_testkit::image::BUSYBOX;
+use drover_testkit::nodes;
+use drover_testkit::process::until;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::runtime::Runtime;
+
+use crate::system::{DEADLINE, Fleet, folder, soon};
+
+/// What kubectl asks by: WebSocket, or SPDY as it did before 1.30.
+const PROTOCOLS: [(&str, &str); 2] = [("websocket", "true"), ("spdy", "false")];
+
+/// A cluster with a node, for all tests here; none where this machine cannot have nodes.
+struct Noded {
+    plane: ControlPlane,
+    target: Target,
+}
+
+fn noded() -> Option<&'static Noded> {
+    static NODED: OnceLock<Option<Noded>> = OnceLock::new();
+    let found = NODED.get_or_init(|| {
+        if let Err(reason) = nodes::possible() {
+            eprintln!("tests with pods are skipped: {reason}");
+            return None;
+        }
+        let start = || {
+            let runtime = Box::leak(Box::new(Runtime::new().unwrap()));
+            runtime.block_on(async {
+                let folder = folder("pods-cluster");
+                let plane = ControlPlane::start_with_nodes("noded", &folder, 1).await.unwrap();
+                let token = admit_agent(|| plane.kubectl(), &folder).await.unwrap();
+                let (address, ca) = (plane.address.clone(), plane.ca.clone());
+                let target =
+                    Target { name: "noded".to_owned(), id: "c-noded1".to_owned(), address, ca, token };
+                Noded { plane, target }
+            })
+        };
+        Some(std::thread::spawn(start).join().expect("the cluster starts"))
+    });
+    found.as_ref()
+}
+
+/// A fleet in front of the cluster, and a pod of the test's own that runs.
+async fn with_pod(test: &str) -> Option<(Fleet, String)> {
+    let noded = noded()?;
+    let fleet = Fleet::in_front_of(test, &[&noded.target], |_| {}).await;
+    let image = format!("--image={BUSYBOX}");
+    let run = ["run", test, &image, "--restart=Never", "--image-pull-policy=Never"];
+    soon(output(noded.plane.kubectl().args(run))).await.unwrap();
+    until("the pod to run", DEADLINE, async || {
+        let phase = ["get", "pod", test, "-o", "jsonpath={.status.phase}"];
+        Ok((output(noded.plane.kubectl().args(phase)).await? == "Running").then_some(()))
+    })
+    .await
+    .unwrap();
+    Some((fleet, test.to_owned()))
+}
+
+impl Fleet {
+    /// The administrator's kubectl, by one of the protocols.
+    fn by(&self, websocket: &str, arguments: &[&str]) -> Command {
+        let mut command = self.kubectl(&self.admin, "noded");
+        command
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websocket)
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websocket);
+        command.args(arguments);
+        command
+    }
+}
+
+#[tokio::test]
+async fn exec_carries_stdin_output_and_exit_codes() {
+    let Some((fleet, pod)) = with_pod("exec").await else { return };
+    let sent: Vec<u8> = (0..20_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let expected: String = Sha256::digest(&sent).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (protocol, websocket) in PROTOCOLS {
+        let ended = soon(
+            fleet.by(websocket, &["exec", &pod, "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).output(),
+        );
+        let ended = ended.await.unwrap();
+        assert_eq!(ended.status.code(), Some(7), "{protocol}: {ended:?}");
+        assert_eq!(ended.stdout, b"out\n", "{protocol}");
+        assert!(String::from_utf8_lossy(&ended.stderr).starts_with("err\n"), "{protocol}: {ended:?}");
+        let mut command = fleet.by(websocket, &["exec", "-i", &pod, "--", "sha256sum"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        soon(input.write_all(&sent)).await.unwrap();
+        drop(input);
+        let ended = soon(child.wait_with_output()).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), format!("{expected}  -\n"), "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn cp_goes_both_ways() {
+    let Some((fleet, pod)) = with_pod("cp").await else { return };
+    let (there, back) = (fleet.gateway.folder.join("there"), fleet.gateway.folder.join("back"));
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 241) as u8).collect();
+    std::fs::write(&there, &bytes).unwrap();
+    let inside = format!("{pod}:/tmp/file");
+    for (protocol, websocket) in PROTOCOLS {
+        soon(output(&mut fleet.by(websocket, &["cp", there.to_str().unwrap(), &inside]))).await.unwrap();
+        soon(output(&mut fleet.by(websocket, &["cp", &inside, back.to_str().unwrap()]))).await.unwrap();
+        assert!(std::fs::read(&back).unwrap() == bytes, "{protocol}: bytes changed on the way");
+        std::fs::remove_file(&back).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn port_forward_carries_many_connections() {
+    let Some((fleet, pod)) = with_pod("forward").await else { return };
+    let serve = "head -c 100000 /dev/zero > /tmp/file; exec httpd -f -p 8080 -h /tmp";
+    let mut server = fleet.by("true", &["exec", &pod, "--", "sh", "-c", serve]).spawn().unwrap();
+    let ask = ["exec", &pod, "--", "wget", "-qO/dev/null", "http://127.0.0.1:8080/file"];
+    until("the server in the pod", DEADLINE, async || Ok(output(&mut fleet.by("true", &ask)).await.ok()))
+        .await
+        .unwrap();
+    for (protocol, websocket) in PROTOCOLS {
+        let mut forward = fleet.by(websocket, &["port-forward", &pod, ":8080"]);
+        let mut child = forward.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = soon(lines.next_line()).await.unwrap().unwrap();
+        let port: u16 =
+            line.split(" -> ").next().and_then(|from| from.rsplit(':').next()).unwrap().parse().unwrap();
+        let mut connections = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            connections.spawn(async move {
+                let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                stream.write_all(b"GET /file HTTP/1.0\r\n\r\n").await.unwrap();
+                let mut read = Vec::new();
+                stream.read_to_end(&mut read).await.unwrap();
+                assert!(read.starts_with(b"HTTP/1.1 200") || read.starts_with(b"HTTP/1.0 200"));
+                assert!(read.ends_with(&vec![0; 100_000]));
+            });
+        }
+        while let Some(ended) = soon(connections.join_next()).await {
+            ended.unwrap_or_else(|error| panic!("{protocol}: {error}"));
+        }
+        soon(child.kill()).await.unwrap();
+    }
+    soon(server.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_follow_and_end_with_their_reader() {
+    let Some((fleet, pod)) = with_pod("logs").await else { return };
+    let write = "for i in 1 2 3; do echo line $i; done > /proc/1/fd/1";
+    soon(output(&mut fleet.by("true", &["exec", &pod, "--", "sh", "-c", write]))).await.unwrap();
+    let mut command = fleet.kubectl(&fleet.viewer, "noded");
+    let mut child = command.args(["logs", "-f", &pod]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for number in 1..=3 {
+        assert_eq!(soon(lines.next_line()).await.unwrap().unwrap(), format!("line {number}"));
+    }
+    soon(output(&mut fleet.by("true", &["exec", &pod, "--", "sh", "-c", "echo more > /proc/1/fd/1"])))
+        .await
+        .unwrap();
+    assert_eq!(soon(lines.next_line()).await.unwrap().unwrap(), "more");
+    soon(child.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_clients_process_in_the_pod_sees_the_end_of_its_input_within_a_second() {
+    let Some((fleet, pod)) = with_pod("killed").await else { return };
+    let alive = async || {
+        let count = ["exec", &pod, "--", "sh", "-c", "ps | grep -c '[c]at -' || true"];
+        output(&mut fleet.by("true", &count)).await.unwrap().trim() != "0"
+    };
+    for (protocol, websocket) in PROTOCOLS {
+        // A process that reads nothing is not told, with direct access neither.
+        let mut command = fleet.by(websocket, &["exec", "-i", &pod, "--", "cat", "-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        until("the process to run", DEADLINE, async || Ok(alive().await.then_some(()))).await.unwrap();
+        soon(child.kill()).await.unwrap();
+        let killed = Instant::now();
+        until("the process to end", DEADLINE, async || Ok((!alive().await).then_some(()))).await.unwrap();
+        // Asking takes a moment of its own.
+        assert!(killed.elapsed() < Duration::from_secs(3), "{protocol}: {:?}", killed.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_reads_logs_and_may_not_exec() {
+    let Some((fleet, pod)) = with_pod("viewer-pods").await else { return };
+    let viewer = &fleet.viewer;
+    assert!(fleet.says(viewer, "noded", &["get", "pod", &pod]).await.unwrap().contains("Running"));
+    fleet.says(viewer, "noded", &["logs", &pod]).await.unwrap();
+    for arguments in [&["exec", &pod, "--", "true"][..], &["attach", &pod], &["port-forward", &pod, ":80"]] {
+        let said = fleet.says(viewer, "noded", arguments).await.unwrap_err();
+        assert!(
+            said.contains("is forbidden: User \"viewer\" cannot create resource \"pods/"),
+            "{arguments:?}: {said}"
+        );
+    }
+}
