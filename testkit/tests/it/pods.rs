@@ -203,3 +203,77 @@ async fn a_viewer_reads_logs_and_may_not_exec() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_exec_may_be_silent_for_longer_than_any_answer_may_take() {
+    let Some((fleet, pod)) = with_pod("silent").await else { return };
+    // The gateway gives the API server 70 s to answer what is no stream.
+    let wait = ["exec", &pod, "--", "sh", "-c", "sleep 73; echo still here"];
+    let mut waiting = tokio::task::JoinSet::new();
+    for (protocol, websocket) in PROTOCOLS {
+        let mut command = fleet.by(websocket, &wait);
+        waiting.spawn(async move { (protocol, output(&mut command).await) });
+    }
+    let deadline = Duration::from_secs(85);
+    while let Some(ended) = tokio::time::timeout(deadline, waiting.join_next()).await.unwrap() {
+        let (protocol, said) = ended.unwrap();
+        assert_eq!(said.unwrap(), "still here\n", "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn an_exec_whose_pod_or_agent_goes_ends_with_an_error() {
+    let Some((fleet, pod)) = with_pod("gone").await else { return };
+    let mark = |number: usize| format!("sleep 100{number}");
+    let runs = async |number: usize| {
+        let count = format!("ps | grep -c '[s]leep 100{number}' || true");
+        let said = output(&mut fleet.by("true", &["exec", &pod, "--", "sh", "-c", &count])).await?;
+        anyhow::Ok(said.trim() != "0")
+    };
+    let mut children = Vec::new();
+    for (number, (_, websocket)) in PROTOCOLS.into_iter().enumerate() {
+        let command = mark(number);
+        let mut exec = fleet.by(websocket, &["exec", "-i", &pod, "--", "sh", "-c", &command]);
+        children.push(exec.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        until("the exec to begin", DEADLINE, async || Ok(runs(number).await?.then_some(()))).await.unwrap();
+    }
+    fleet.agents[0].signal("KILL").await.unwrap();
+    let killed = Instant::now();
+    for (child, (protocol, _)) in children.into_iter().zip(PROTOCOLS) {
+        let ended = soon(child.wait_with_output()).await.unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        // Over SPDY kubectl says nothing of a connection that broke, with direct access neither.
+        assert!(protocol == "spdy" || (!ended.status.success() && said.contains("unexpected EOF")), "{said}");
+    }
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    let noded = noded().unwrap();
+    let _agent = fleet.gateway.start_agent(&noded.target, "b").await.unwrap();
+    fleet.connected("noded").await;
+    let mut exec = fleet.by("true", &["exec", "-i", &pod, "--", "sh", "-c", "sleep 1009"]);
+    let child = exec.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the exec to begin", DEADLINE, async || Ok(runs(9).await?.then_some(()))).await.unwrap();
+    soon(output(noded.plane.kubectl().args(["delete", "pod", &pod, "--grace-period=1"]))).await.unwrap();
+    let ended = soon(child.wait_with_output()).await.unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn attach_shows_what_the_process_says() {
+    let Some((fleet, pod)) = with_pod("attached").await else { return };
+    for (protocol, websocket) in PROTOCOLS {
+        let mut attach = fleet.by(websocket, &["attach", &pod]);
+        let mut child = attach.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let say = ["exec", &pod, "--", "sh", "-c", "echo said > /proc/1/fd/1"];
+        // Said before the attach it is not shown: it is said until it is.
+        let line = until("the line", DEADLINE, async || {
+            output(&mut fleet.by("true", &say)).await?;
+            match tokio::time::timeout(Duration::from_millis(500), lines.next_line()).await {
+                Ok(line) => Ok(line?),
+                Err(_) => Ok(None),
+            }
+        });
+        assert_eq!(line.await.unwrap(), "said", "{protocol}");
+        soon(child.kill()).await.unwrap();
+    }
+}
