@@ -12,9 +12,99 @@ use crate::identity::EXTRA_KEYS;
 
 pub const NAMESPACE: &str = "drover-system";
 pub const SERVICE_ACCOUNT: &str = "drover-agent";
+/// The Deployment that forwards; what it holds is the right to impersonate.
+pub const DEPLOYMENT: &str = "proxy";
+const TUNNEL_SECRET: &str = "drover-tunnel";
 /// The agent's ClusterRole and its binding.
 const AGENT: &str = "drover:agent";
 const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// What the agent's Deployment is made from.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub image: String,
+    /// `host:port` of each gateway.
+    pub gateways: Vec<String>,
+    /// Name in the gateways' certificates.
+    pub gateway_name: String,
+    /// PEM: this cluster's certificate, its key, and the authority of gateways' certificates.
+    pub tunnel_cert: String,
+    pub tunnel_key: String,
+    pub tunnel_ca: String,
+}
+
+/// The agent as pods: two, so that one can go without a request noticing, under the `restricted` pod security
+/// standard. Apply [`rbac`] first.
+pub fn agent(agent: &Agent) -> Value {
+    let labels = json!({ "app.kubernetes.io/name": DEPLOYMENT, "app.kubernetes.io/part-of": "drover" });
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": namespaced(TUNNEL_SECRET),
+        "stringData": { "tls.crt": agent.tunnel_cert, "tls.key": agent.tunnel_key, "ca.crt": agent.tunnel_ca },
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": namespaced(DEPLOYMENT),
+        "spec": {
+            "replicas": 2,
+            "selector": { "matchLabels": labels },
+            // The next pod is there before one goes.
+            "strategy": { "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
+            "template": { "metadata": { "labels": labels }, "spec": pod(agent, &labels) },
+        },
+    });
+    json!({ "apiVersion": "v1", "kind": "List", "items": [secret, deployment] })
+}
+
+fn pod(agent: &Agent, labels: &Value) -> Value {
+    let probe = |path: &str, period: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "timeoutSeconds": 5 });
+    let container = json!({
+        "name": "agent",
+        "image": agent.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [
+            { "name": "DROVER_GATEWAYS", "value": agent.gateways.join(",") },
+            { "name": "DROVER_GATEWAY_NAME", "value": agent.gateway_name },
+            { "name": "DROVER_TUNNEL_CERT", "value": "/tunnel/tls.crt" },
+            { "name": "DROVER_TUNNEL_KEY", "value": "/tunnel/tls.key" },
+            { "name": "DROVER_TUNNEL_CA", "value": "/tunnel/ca.crt" },
+            { "name": "DROVER_ADMIN_LISTEN", "value": "[::]:8446" },
+        ],
+        "ports": [{ "name": "admin", "containerPort": 8446 }],
+        "livenessProbe": probe("/livez", 10),
+        "readinessProbe": probe("/readyz", 2),
+        "resources": { "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": { "memory": "256Mi" } },
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+        },
+        "volumeMounts": [{ "name": "tunnel", "mountPath": "/tunnel", "readOnly": true }],
+    });
+    let apart = json!({
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": { "matchLabels": labels },
+    });
+    json!({
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "priorityClassName": "system-cluster-critical",
+        "terminationGracePeriodSeconds": 45,
+        "topologySpreadConstraints": [apart],
+        "containers": [container],
+        "volumes": [{ "name": "tunnel", "secret": { "secretName": TUNNEL_SECRET } }],
+    })
+}
 
 /// Every object, in the order in which to apply them, as a `v1` List.
 pub fn rbac() -> Value {
@@ -30,13 +120,13 @@ pub fn rbac() -> Value {
 }
 
 fn namespace() -> Value {
-    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata(NAMESPACE) })
+    let mut metadata = metadata(NAMESPACE);
+    metadata["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
 }
 
 fn service_account() -> Value {
-    let mut metadata = metadata(SERVICE_ACCOUNT);
-    metadata["namespace"] = NAMESPACE.into();
-    json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })
+    json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": namespaced(SERVICE_ACCOUNT) })
 }
 
 /// Extras are listed one by one: RBAC knows no pattern for them.
@@ -65,6 +155,12 @@ fn cluster_role_binding(role: &str, subject: Value) -> Value {
         "roleRef": { "apiGroup": RBAC, "kind": "ClusterRole", "name": role },
         "subjects": [subject],
     })
+}
+
+fn namespaced(name: &str) -> Value {
+    let mut metadata = metadata(name);
+    metadata["namespace"] = NAMESPACE.into();
+    metadata
 }
 
 fn metadata(name: &str) -> Value {

@@ -64,14 +64,19 @@ impl ControlPlane {
         Self::start_at(name, folder, Ipv4Addr::LOCALHOST).await
     }
 
-    /// Starts a control plane with nodes that are ready.
-    pub async fn start_with_nodes(name: &str, folder: &Path, count: u8) -> anyhow::Result<Self> {
+    /// Starts a control plane with nodes that are ready, and have `images` beside busybox.
+    pub async fn start_with_nodes(
+        name: &str,
+        folder: &Path,
+        count: u8,
+        images: &[PathBuf],
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let network = Network::start(folder).await?;
         let mut plane = Self::start_at(name, folder, network.host()).await?;
         let membership =
             Membership { cluster: name, authority: &plane.certificates.authority, server: &plane.server };
-        plane.nodes = Some(network.nodes(folder, count, &membership).await?);
+        plane.nodes = Some(network.nodes(folder, count, images, &membership).await?);
         until("the nodes to be ready", START_TIMEOUT, async || {
             plane.check()?;
             let output = plane.kubectl().args(["get", "nodes", "--no-headers"]).output().await?;

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use drover_api::manifest;
 use tokio::process::Command;
 
+use crate::image::AGENT;
 use crate::kubeconfig::{self, Credential, Server};
 use crate::pki::{Authority, Files, LOOPBACK, Subject, Usage};
 use crate::process::{Process, free_port, until};
@@ -33,6 +35,8 @@ pub struct Gateway {
     pub tunnels: Authority,
     pub port: u16,
     pub tunnel_port: u16,
+    /// Where agents dial: nodes' networks do not reach the loopback interface.
+    pub tunnel_host: Ipv4Addr,
     pub admin_port: u16,
     snapshot: PathBuf,
     serving: Files,
@@ -97,6 +101,7 @@ impl Gateway {
             tunnels,
             port: free_port()?,
             tunnel_port: free_udp_port()?,
+            tunnel_host: Ipv4Addr::LOCALHOST,
             admin_port: free_port()?,
             snapshot: snapshot.to_owned(),
             serving,
@@ -131,7 +136,7 @@ impl Gateway {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let arguments = [
             ("listen", format!("127.0.0.1:{}", self.port)),
-            ("tunnel-listen", format!("127.0.0.1:{}", self.tunnel_port)),
+            ("tunnel-listen", self.tunnel_address()),
             ("admin-listen", format!("127.0.0.1:{}", self.admin_port)),
             ("tls-cert", path(&self.serving.cert)),
             ("tls-key", path(&self.serving.key)),
@@ -153,6 +158,38 @@ impl Gateway {
         Ok(process)
     }
 
+    fn tunnel_address(&self) -> String {
+        format!("{}:{}", self.tunnel_host, self.tunnel_port)
+    }
+
+    /// Runs the agent as pods in a cluster that [`admit_agent`] has prepared and whose nodes have its image.
+    pub async fn deploy_agent(&self, kubectl: impl Fn() -> Command, id: &str) -> anyhow::Result<()> {
+        let uris = [format!("spiffe://drover/cluster/{id}/agent")];
+        let subject = Subject { common_name: "drover-agent", uris: &uris, ..Subject::default() };
+        let (tunnel_cert, tunnel_key) = self.tunnels.issue(&subject, &[Usage::ClientAuth])?;
+        let agent = manifest::agent(&manifest::Agent {
+            image: AGENT.to_owned(),
+            gateways: vec![self.tunnel_address()],
+            gateway_name: TUNNEL_NAME.to_owned(),
+            tunnel_cert,
+            tunnel_key,
+            tunnel_ca: self.tunnels.pem(),
+        });
+        let file = self.folder.join(format!("agent-{id}.json"));
+        crate::pki::write_secret(&file, &agent.to_string())?;
+        output(kubectl().args(["apply", "--server-side", "-f"]).arg(&file)).await?;
+        let wait = [
+            "-n",
+            manifest::NAMESPACE,
+            "rollout",
+            "status",
+            "deployment",
+            manifest::DEPLOYMENT,
+            "--timeout=60s",
+        ];
+        output(kubectl().args(wait)).await.map(drop)
+    }
+
     /// Starts one replica of a cluster's agent.
     pub async fn start_agent(&self, target: &Target, replica: &str) -> anyhow::Result<Process> {
         let folder = self.folder.join(format!("agent-{}-{replica}", target.name));
@@ -162,7 +199,7 @@ impl Gateway {
         let files = self.tunnels.issue_files(&folder, "tunnel", &subject, &[Usage::ClientAuth])?;
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let arguments = [
-            ("gateway", format!("127.0.0.1:{}", self.tunnel_port)),
+            ("gateway", self.tunnel_address()),
             ("gateway-name", TUNNEL_NAME.to_owned()),
             ("tunnel-cert", path(&files.cert)),
             ("tunnel-key", path(&files.key)),
@@ -192,7 +229,7 @@ impl Gateway {
 /// Prepares a cluster for its agent, with the rights of `kubectl`'s user: applies the manifest, and takes
 /// a token of the agent's service account.
 pub async fn admit_agent(kubectl: impl Fn() -> Command, folder: &Path) -> anyhow::Result<PathBuf> {
-    use drover_api::manifest::{NAMESPACE, SERVICE_ACCOUNT, rbac};
+    use manifest::{NAMESPACE, SERVICE_ACCOUNT, rbac};
     std::fs::create_dir_all(folder)?;
     let manifest = folder.join("rbac.json");
     std::fs::write(&manifest, rbac().to_string())?;

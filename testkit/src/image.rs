@@ -1,7 +1,7 @@
 //! Container images made on the spot: one layer, no registry.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -11,6 +11,8 @@ use tar::{Builder, EntryType, Header};
 
 /// What pods of local clusters run: a shell with its tools.
 pub const BUSYBOX: &str = "drover.local/busybox:1";
+/// The agent of this build.
+pub const AGENT: &str = "drover.local/agent:dev";
 const FOLDERS: [&str; 8] = ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"];
 /// Sleeps, and ends at once when told to: the pods' sandbox runs it too.
 const COMMAND: [&str; 3] = ["/bin/sh", "-c", "trap exit TERM INT; while :; do sleep 3600 & wait; done"];
@@ -36,10 +38,29 @@ pub fn write_busybox(path: &Path) -> anyhow::Result<()> {
     write_image(path, BUSYBOX, layer, config)
 }
 
-fn find_busybox() -> anyhow::Result<std::path::PathBuf> {
+fn find_busybox() -> anyhow::Result<PathBuf> {
     let places = ["/bin/busybox", "/usr/bin/busybox"];
     let found = places.iter().map(Path::new).find(|path| path.is_file());
     found.map(Path::to_owned).context("busybox is missing: deploy/local/packages says how to get it")
+}
+
+/// Writes an image of the agent: the program and the libraries that it needs, for a user without rights.
+pub fn write_agent(path: &Path, program: &Path) -> anyhow::Result<()> {
+    let mut layer = Layer::new();
+    layer.file("drover-agent", 0o755, &std::fs::read(program)?)?;
+    for library in libraries(program)? {
+        let name = library.strip_prefix("/").context("ldd names relative paths")?;
+        layer.file(&name.to_string_lossy(), 0o755, &std::fs::read(&library)?)?;
+    }
+    layer.file("etc/passwd", 0o644, b"drover:x:65532:65532:drover:/:/\n")?;
+    write_image(path, AGENT, layer, json!({ "Entrypoint": ["/drover-agent"], "User": "65532:65532" }))
+}
+
+/// What a program is linked with, as `ldd` says: `libc.so.6 => /lib/libc.so.6 (0x...)`.
+fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("failed to run ldd")?;
+    let words = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(String::from_utf8(output.stdout)?.lines().filter_map(words).collect())
 }
 
 /// The file system of an image, in the making.

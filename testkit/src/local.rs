@@ -204,7 +204,7 @@ async fn new_cluster(folder: &Path, number: u8, nodes: u8) -> anyhow::Result<Rea
     let (plane, demo) = if nodes == 0 {
         (ControlPlane::start(&name, folder).await?, None)
     } else {
-        let plane = ControlPlane::start_with_nodes(&name, folder, nodes).await?;
+        let plane = ControlPlane::start_with_nodes(&name, folder, nodes, &[]).await?;
         let demo = Demo::start(&plane).await?;
         (plane, Some(demo))
     };

@@ -1,7 +1,7 @@
 //! Real nodes: each a network namespace with containerd, kubelet and kube-proxy. Needs root.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -77,18 +77,25 @@ impl Network {
     }
 
     /// Starts nodes, all at once.
-    pub async fn nodes(self, folder: &Path, count: u8, membership: &Membership<'_>) -> anyhow::Result<Nodes> {
+    pub async fn nodes(
+        self,
+        folder: &Path,
+        count: u8,
+        images: &[PathBuf],
+        membership: &Membership<'_>,
+    ) -> anyhow::Result<Nodes> {
         if !(1..=NODES_MAX).contains(&count) {
             bail!("a cluster has 1 to {NODES_MAX} nodes here");
         }
-        let archive = folder.join("busybox.tar");
-        image::write_busybox(&archive)?;
+        let busybox = folder.join("busybox.tar");
+        image::write_busybox(&busybox)?;
+        let images: Vec<_> = images.iter().chain([&busybox]).collect();
         let mut processes = Vec::new();
         for number in 1..=count {
             let name = format!("{}-{number}", membership.cluster);
             let own = folder.join(&name);
             std::fs::create_dir_all(&own)?;
-            prepare(&own, &name, &archive, membership)?;
+            prepare(&own, &name, &images, membership)?;
             let script = repository().join("deploy/local/node");
             let numbers = [self.index.to_string(), number.to_string(), count.to_string()];
             let arguments = [own.to_string_lossy().into_owned(), name.clone()].into_iter().chain(numbers);
@@ -98,7 +105,12 @@ impl Network {
     }
 }
 
-fn prepare(folder: &Path, name: &str, archive: &Path, membership: &Membership<'_>) -> anyhow::Result<()> {
+fn prepare(
+    folder: &Path,
+    name: &str,
+    images: &[&PathBuf],
+    membership: &Membership<'_>,
+) -> anyhow::Result<()> {
     let Membership { authority, server, .. } = membership;
     write(&folder.join("ca.crt"), &authority.pem())?;
     let (kubelet, proxy) = (folder.join("kubelet.kubeconfig"), folder.join("proxy.kubeconfig"));
@@ -110,7 +122,11 @@ fn prepare(folder: &Path, name: &str, archive: &Path, membership: &Membership<'_
         Some("system:nodes"),
     )?;
     kubeconfig::write_certified(&proxy, authority, server, "system:kube-proxy", None)?;
-    std::fs::copy(archive, folder.join("image.tar"))?;
+    let own = folder.join("images");
+    std::fs::create_dir_all(&own)?;
+    for (number, image) in images.iter().enumerate() {
+        std::fs::copy(image, own.join(format!("{number}.tar")))?;
+    }
     Ok(())
 }
 

@@ -34,8 +34,8 @@ pub struct Config {
     #[arg(long, env = "DROVER_TUNNEL_CA")]
     pub tunnel_ca: PathBuf,
 
-    /// The API server, as HOST:PORT.
-    #[arg(long, env = "DROVER_API_SERVER", default_value = "kubernetes.default.svc:443")]
+    /// The API server, as HOST:PORT; by default the one of the cluster that this runs in.
+    #[arg(long, env = "DROVER_API_SERVER", default_value_t = ApiServer::in_cluster())]
     pub api_server: ApiServer,
 
     /// Authority of the API server's certificate (PEM). Replaced files are taken up without a restart.
@@ -94,9 +94,20 @@ impl fmt::Display for Gateway {
     }
 }
 
+impl ApiServer {
+    /// Where pods find it: the kubelet says so in their environment, and DNS knows it otherwise.
+    fn in_cluster() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        let host = variable("KUBERNETES_SERVICE_HOST").filter(|host| !host.is_empty());
+        let port = variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok());
+        let host = host.unwrap_or_else(|| "kubernetes.default.svc".to_owned());
+        Self(Address { host, port: port.unwrap_or(443) })
+    }
+}
+
 impl fmt::Display for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.host, self.0.port)
+        self.0.fmt(f)
     }
 }
 

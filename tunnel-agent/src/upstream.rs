@@ -39,6 +39,13 @@ pub(crate) struct Address {
     pub port: u16,
 }
 
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 pub(crate) struct Upstream {
     address: Address,
     credentials: Arc<Credentials>,
@@ -91,10 +98,6 @@ impl Upstream {
     /// What the agent shows the API server of itself.
     pub(crate) fn credential(&self) -> HeaderValue {
         self.credentials.bearer()
-    }
-
-    fn authority(&self) -> String {
-        format!("{}:{}", self.address.host, self.address.port)
     }
 
     /// The connection used last: the others come of age and are dropped.

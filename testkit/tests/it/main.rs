@@ -5,6 +5,7 @@
 mod agent;
 mod architecture;
 mod control_plane;
+mod deployment;
 mod failures;
 mod http2;
 mod isolation;

@@ -34,7 +34,7 @@ async fn a_pod_runs_on_a_real_node_and_nothing_is_left_of_it() {
         return eprintln!("skipped: {reason}");
     }
     let folder = folder("nodes");
-    let plane = ControlPlane::start_with_nodes("noded", &folder, 1).await.unwrap();
+    let plane = ControlPlane::start_with_nodes("noded", &folder, 1, &[]).await.unwrap();
     let kubectl = |arguments: &'static [&'static str]| {
         let mut command = plane.kubectl();
         command.args(arguments);

@@ -37,7 +37,7 @@ fn noded() -> Option<&'static Noded> {
             let runtime = Box::leak(Box::new(Runtime::new().unwrap()));
             runtime.block_on(async {
                 let folder = folder("pods-cluster");
-                let plane = ControlPlane::start_with_nodes("noded", &folder, 1).await.unwrap();
+                let plane = ControlPlane::start_with_nodes("noded", &folder, 1, &[]).await.unwrap();
                 let token = admit_agent(|| plane.kubectl(), &folder).await.unwrap();
                 let (address, ca) = (plane.address.clone(), plane.ca.clone());
                 let target =

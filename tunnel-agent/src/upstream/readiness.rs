@@ -107,7 +107,7 @@ impl Upstream {
     async fn readyz(&self) -> anyhow::Result<StatusCode> {
         let mut connection = self.handshake::<Empty<Bytes>>().await?;
         let request = Request::get("/readyz")
-            .header(HOST, self.authority())
+            .header(HOST, self.address.to_string())
             .header(ACCEPT, "text/plain")
             .header(AUTHORIZATION, self.credential())
             .body(Empty::new())?;
