@@ -2,6 +2,7 @@
 //!
 //! `up` starts a process that holds the fleet and outlives it; `down` ends that one, and with it all.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use drover_api::kinds::Domain;
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
-use crate::fleet::{Gateway, Target, admit_agent, output};
-use crate::image::BUSYBOX;
+use crate::fleet::{Gateway, Programs, Target, admit_agent, output};
+use crate::image::{self, BUSYBOX};
 use crate::process::{Process, until};
 use crate::roster::{Member, Roster};
 
@@ -76,6 +77,7 @@ pub struct Local {
     planes: Vec<ControlPlane>,
     gateway: Gateway,
     running: Process,
+    /// Beside their clusters; where a cluster has nodes its agent is its own pods.
     agents: Vec<(Target, Process)>,
 }
 
@@ -94,7 +96,11 @@ impl Local {
             Clusters::Existing(kubeconfig) => vec![existing::cluster(folder, kubeconfig).await?],
             Clusters::New { count, nodes } => {
                 progress(&format!("Starting {count} cluster(s) with {nodes} node(s) each"));
-                new_clusters(folder, *count, *nodes).await?
+                let image = folder.join("agent.tar");
+                if *nodes > 0 {
+                    image::write_agent(&image, &Programs::of_this_build()?.agent)?;
+                }
+                new_clusters(folder, *count, *nodes, &image).await?
             }
         };
         progress("Starting the gateway");
@@ -105,12 +111,21 @@ impl Local {
         roster.bind(&admin.principal, "admin", Domain::Global);
         roster.bind(&viewer.principal, "cluster-viewer", Domain::Global);
         roster.publish()?;
-        let gateway = Gateway::prepare(&folder.join("gateway"), roster.path())?;
+        let mut gateway = Gateway::prepare(&folder.join("gateway"), roster.path())?;
+        // The first network's is an address of this machine, which every cluster's nodes reach.
+        if let Some(host) = ready.iter().find_map(Ready::nodes_host) {
+            gateway.tunnel_host = host;
+        }
         let running = gateway.start().await?;
         let mut agents = Vec::new();
-        for ready in &ready {
-            progress(&format!("Connecting cluster {}", ready.target.name));
-            agents.push((ready.target.clone(), gateway.start_agent(&ready.target, REPLICA).await?));
+        for Ready { target, plane, .. } in &ready {
+            progress(&format!("Connecting cluster {}", target.name));
+            match plane {
+                Some(plane) if plane.nodes_host().is_some() => {
+                    gateway.deploy_agent(|| plane.kubectl(), &target.id).await?;
+                }
+                Some(_) | None => agents.push((target.clone(), gateway.start_agent(target, REPLICA).await?)),
+            }
         }
         let up = describe(&gateway, &admin, &viewer, &ready)?;
         let mut local = Self {
@@ -190,21 +205,27 @@ impl Demo {
     }
 }
 
-async fn new_clusters(folder: &Path, count: u8, nodes: u8) -> anyhow::Result<Vec<Ready>> {
+impl Ready {
+    fn nodes_host(&self) -> Option<Ipv4Addr> {
+        self.plane.as_ref()?.nodes_host()
+    }
+}
+
+async fn new_clusters(folder: &Path, count: u8, nodes: u8, image: &Path) -> anyhow::Result<Vec<Ready>> {
     if !(1..=CLUSTERS_MAX).contains(&count) {
         bail!("--clusters must be 1 to {CLUSTERS_MAX}");
     }
     let folders = (1..=count).map(|number| (number, folder.join(format!("local-{number}"))));
-    let starting = folders.map(async |(number, folder)| new_cluster(&folder, number, nodes).await);
+    let starting = folders.map(async |(number, folder)| new_cluster(&folder, number, nodes, image).await);
     futures_util::future::try_join_all(starting).await
 }
 
-async fn new_cluster(folder: &Path, number: u8, nodes: u8) -> anyhow::Result<Ready> {
+async fn new_cluster(folder: &Path, number: u8, nodes: u8, image: &Path) -> anyhow::Result<Ready> {
     let (name, id) = (format!("local-{number}"), format!("c-local{number}"));
     let (plane, demo) = if nodes == 0 {
         (ControlPlane::start(&name, folder).await?, None)
     } else {
-        let plane = ControlPlane::start_with_nodes(&name, folder, nodes, &[]).await?;
+        let plane = ControlPlane::start_with_nodes(&name, folder, nodes, &[image.to_owned()]).await?;
         let demo = Demo::start(&plane).await?;
         (plane, Some(demo))
     };

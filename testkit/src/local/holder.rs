@@ -89,9 +89,23 @@ pub async fn down(folder: &Folder) -> anyhow::Result<bool> {
         }
         until("the fleet to end", END_TIMEOUT, async || Ok(folder.holder().is_none().then_some(()))).await?;
     }
+    // Where the holder did not end in order, what it held ends by itself a moment later.
+    until("everything to end", END_TIMEOUT, async || Ok((supervised(folder.path()) == 0).then_some(())))
+        .await?;
+    let log = std::fs::read_to_string(folder.path().join("hold.log")).unwrap_or_default();
+    log.lines().filter(|line| line.starts_with("error: ")).for_each(|line| eprintln!("{line}"));
     match std::fs::remove_dir_all(folder.path()) {
         Ok(()) => Ok(found.is_some()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(found.is_some()),
         Err(error) => Err(error).with_context(|| format!("failed to remove {}", folder.path().display())),
     }
+}
+
+/// How many supervisors have their logs in a folder.
+fn supervised(folder: &Path) -> usize {
+    let folder = folder.to_string_lossy();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let commands = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    let ours = |command: &String| command.contains("deploy/local/supervise") && command.contains(&*folder);
+    commands.filter(ours).count()
 }
