@@ -10,6 +10,7 @@ mod failures;
 mod http2;
 mod isolation;
 mod kubectl;
+mod loadtest;
 mod local;
 mod nodes;
 mod operations;

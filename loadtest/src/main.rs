@@ -1,0 +1,64 @@
+//! `drover-loadtest`: figures of the request path, next to direct access and to plain proxies, in one run.
+
+mod compare;
+mod load;
+mod setups;
+mod upstream;
+mod usage;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use drover_daemon::exit::report;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Figures of the request path, as medians and ratios.
+#[derive(Parser)]
+#[command(name = "drover-loadtest", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Do,
+}
+
+#[derive(Subcommand)]
+enum Do {
+    /// Measures and prints a table.
+    Compare {
+        #[command(flatten)]
+        plan: compare::Plan,
+        /// Write the figures to this file, too.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// A fast server in the API server's place.
+    #[command(hide = true)]
+    Upstream(upstream::Upstream),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    report(run(Cli::parse()).await)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a second TLS provider was installed")?;
+    match cli.command {
+        Do::Compare { plan, json } => {
+            let folder = tempfile::tempdir()?;
+            let report = compare::compare(folder.path(), plan, |progress| eprintln!("{progress}")).await?;
+            print!("{}", report.table());
+            if let Some(file) = json {
+                std::fs::write(&file, serde_json::to_string_pretty(&report)?)?;
+            }
+            Ok(())
+        }
+        Do::Upstream(upstream) => upstream.serve().await,
+    }
+}
