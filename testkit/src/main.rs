@@ -7,6 +7,8 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use drover_daemon::exit::report;
 use drover_testkit::control_plane;
+use drover_testkit::fleet::Programs;
+use drover_testkit::image;
 use drover_testkit::local::holder::{Folder, down, follow, hold};
 use drover_testkit::local::{Clusters, Up};
 use drover_testkit::nodes;
@@ -31,6 +33,8 @@ enum Do {
     /// Holds a fleet: what `up` leaves behind.
     #[command(hide = true)]
     Hold(Which),
+    /// Writes the image of this build's agent.
+    Image { file: PathBuf },
     /// Starts a fleet.
     Up {
         #[command(flatten)]
@@ -71,6 +75,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             eprintln!("{}", if ended { "The fleet is down." } else { "Nothing was running." });
             Ok(())
         }
+        Do::Image { file } => image::write_agent(&file, &Programs::of_this_build()?.agent),
         Do::Hold(which) => hold(&folder, &which.clusters()?).await,
         Do::Up { which, json } => up(&folder, &which.clusters()?, json).await,
     }

@@ -277,3 +277,43 @@ async fn attach_shows_what_the_process_says() {
         soon(child.kill()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn twenty_execs_at_once_each_get_their_own_answer() {
+    let Some((fleet, pod)) = with_pod("twenty").await else { return };
+    let mut execs = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let say = format!("echo {number}; exit {number}");
+        let mut exec = fleet.by(PROTOCOLS[number % 2].1, &["exec", &pod, "--", "sh", "-c", &say]);
+        execs.spawn(async move { (number, soon(exec.output()).await.unwrap()) });
+    }
+    while let Some(ended) = soon(execs.join_next()).await {
+        let (number, output) = ended.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{number}\n"), "{output:?}");
+        assert_eq!(output.status.code(), Some(i32::try_from(number).unwrap()), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn debug_adds_a_container_to_a_pod() {
+    let Some((fleet, pod)) = with_pod("debugged").await else { return };
+    let image = format!("--image={BUSYBOX}");
+    let arguments = [
+        "debug",
+        &pod,
+        &image,
+        "--image-pull-policy=Never",
+        "--container=look",
+        "--",
+        "sh",
+        "-c",
+        "echo looked",
+    ];
+    soon(output(&mut fleet.by("true", &arguments))).await.unwrap();
+    until("what the container said", DEADLINE, async || {
+        let said = fleet.says(&fleet.admin, "noded", &["logs", &pod, "-c", "look"]).await;
+        Ok(said.ok().filter(|text| text == "looked\n"))
+    })
+    .await
+    .unwrap();
+}
