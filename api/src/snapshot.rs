@@ -22,9 +22,8 @@ mod rules;
 pub const FORMAT: u32 = 1;
 /// The oldest reader that may use what this build writes.
 pub const READER_MIN: u32 = 1;
-/// How long a snapshot serves after it was issued, unless it says less.
-pub const MAX_STALENESS_DEFAULT: Duration = Duration::from_secs(3600);
-/// A longer life than this would let a gateway that is cut off serve revoked users for days.
+/// The longest that a snapshot may say it serves: for so long a gateway that is cut off, or whose file nobody
+/// renews, may serve users who were revoked meanwhile.
 pub const MAX_STALENESS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How far ahead of our clock a snapshot may have been issued.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);

@@ -1,5 +1,8 @@
 //! The signals that end a process.
 
+use std::num::ParseIntError;
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub struct Signals {
@@ -19,4 +22,9 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// A deadline as flags give it: whole seconds.
+pub fn seconds(text: &str) -> Result<Duration, ParseIntError> {
+    text.parse().map(Duration::from_secs)
 }

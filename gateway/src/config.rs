@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use drover_daemon::shutdown::seconds;
 
 /// The gateway of Drover: one door to all Kubernetes clusters.
 #[derive(Clone, Debug, Parser)]
@@ -61,8 +62,4 @@ pub struct Config {
     /// Threads that serve; by default one per core.
     #[arg(long, env = "DROVER_THREADS")]
     pub threads: Option<usize>,
-}
-
-fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
-    text.parse().map(Duration::from_secs)
 }

@@ -161,8 +161,9 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         let unanswered = session.response_written().is_none();
         let upstream = *error.esource() == ErrorSource::Upstream;
-        let repeatable = request.in_flight().is_ok_and(|in_flight| in_flight.may_be_repeated(&self.sessions));
-        let retry = upstream && unanswered && repeatable;
+        let retry = upstream
+            && unanswered
+            && request.in_flight().is_ok_and(|in_flight| in_flight.may_be_repeated(&self.sessions));
         if retry {
             self.metrics.retried();
         }

@@ -18,7 +18,7 @@ use crate::authenticate::AuthenticationRefused;
 use crate::credential::CredentialRefused;
 use crate::headers::HeadersRefused;
 use crate::listener::head::HeadRefused;
-use crate::route::RouteRefused;
+use crate::route::{RouteRefused, in_cluster};
 
 mod forbidden;
 mod words;
@@ -91,10 +91,8 @@ impl Refusal {
 
     /// What was asked of the cluster, where the policy refused it.
     pub(crate) fn attributes(&self) -> Option<&Attributes> {
-        match self {
-            Self::Policy { refusal, .. } => refusal.attributes(),
-            _ => None,
-        }
+        let Self::Policy { refusal, .. } = self else { return None };
+        refusal.attributes()
     }
 
     pub(crate) fn code(&self) -> StatusCode {
@@ -209,9 +207,8 @@ fn seconds(duration: Duration) -> u32 {
 /// Whether a target is one that clients find out by what a cluster serves, rather than an object.
 fn is_discovery(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or_default();
-    let in_cluster =
-        path.strip_prefix("/k8s/clusters/").and_then(|rest| rest.split_once('/')).map(|(_, rest)| rest);
-    let parts = in_cluster.unwrap_or(path).trim_matches('/').split('/');
+    let path = in_cluster(path).map_or(path, |(_, path)| path);
+    let parts = path.trim_matches('/').split('/');
     match parts.clone().next() {
         Some("api") => parts.count() <= 2,
         Some("apis") => parts.count() <= 3,

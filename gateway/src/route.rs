@@ -44,16 +44,18 @@ pub(crate) fn route<'a>(
     if let Some(cluster) = domain.and_then(|domain| label_under(host, domain)) {
         return Ok(Route { cluster, path, form: Form::Host });
     }
-    let rest = path.strip_prefix(PREFIX).ok_or(RouteRefused::PageUnknown)?;
+    let (cluster, path) = in_cluster(path).ok_or(RouteRefused::PageUnknown)?;
+    Ok(Route { cluster, path, form: Form::Path })
+}
+
+/// What the path form names: a cluster, and the path there.
+pub(crate) fn in_cluster(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix(PREFIX)?;
     let (cluster, path) = match rest.find('/') {
         Some(end) => rest.split_at(end),
         None => (rest, "/"),
     };
-    if cluster.is_empty() {
-        Err(RouteRefused::PageUnknown)
-    } else {
-        Ok(Route { cluster, path, form: Form::Path })
-    }
+    (!cluster.is_empty()).then_some((cluster, path))
 }
 
 /// Gives a server-relative `Location` its prefix back; anything else is the upstream's own business.

@@ -1,13 +1,16 @@
 //! An API server of the test's own, which shows exactly what reached it and behaves as badly as asked.
 //!
 //! It answers 200 with what it was sent, unless the query says otherwise: `behave=watch` sends a line and
-//! then nothing, `behave=hang` never answers, `behave=gate` waits until the test opens the gate, `behave=<code>` answers with that code. A request to upgrade
+//! then nothing, `behave=break` closes the connection in an answer's place, the first time that it is asked to,
+//! `behave=switch` answers 101 whether asked for it or not, `behave=hang` never answers, `behave=gate` waits until the test opens the gate, `behave=<code>` answers with that code. A request to upgrade
 //! that is to be answered with 200 gets 101, and its bytes come back.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -50,6 +53,7 @@ struct Seen {
     /// Requests that are being answered.
     open: watch::Sender<usize>,
     gate: watch::Sender<bool>,
+    broke: AtomicBool,
 }
 
 impl ApiServer {
@@ -69,6 +73,7 @@ impl ApiServer {
             connections: Mutex::default(),
             open: watch::Sender::new(0),
             gate: watch::Sender::new(false),
+            broke: AtomicBool::new(false),
         });
         let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, tls, seen.clone())));
         Ok(Self { target, seen, _accepting: accepting })
@@ -127,12 +132,21 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, seen: Arc<Seen>) {
     }
 }
 
-async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body>, Infallible> {
+async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> io::Result<Response<Body>> {
     let open = Open::new(seen);
     let query = request.uri().query().unwrap_or_default();
     let behave = query.split('&').find_map(|pair| pair.strip_prefix("behave=")).unwrap_or("200").to_owned();
     match behave.as_str() {
+        "break" if !open.0.broke.swap(true, Ordering::Relaxed) => {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
+        "break" => Ok(Response::new(Full::from(said(request).await.to_string()).boxed_unsync())),
         "hang" => std::future::pending().await,
+        "switch" => {
+            let mut response = Response::new(Full::default().boxed_unsync());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            Ok(response)
+        }
         "gate" => {
             // The sender lives as long as the server.
             _ = open.0.gate.subscribe().wait_for(|is_open| *is_open).await;

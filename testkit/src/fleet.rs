@@ -42,8 +42,6 @@ pub struct Gateway {
     serving: Files,
     tunnel: Files,
     tunnel_ca: PathBuf,
-    /// More flags, such as `--drain-deadline`.
-    pub flags: Vec<String>,
 }
 
 /// A cluster's API server, as an agent reaches it.
@@ -107,7 +105,6 @@ impl Gateway {
             serving,
             tunnel,
             tunnel_ca,
-            flags: Vec::new(),
         })
     }
 
@@ -147,7 +144,6 @@ impl Gateway {
             ("audit-log", path(&self.audit_log())),
         ];
         let arguments = arguments.map(|(name, value)| format!("--{name}={value}"));
-        let arguments = arguments.into_iter().chain(self.flags.iter().cloned());
         let mut process =
             Process::start("drover-gateway", &self.folder, &self.programs.gateway, arguments).await?;
         until("the gateway to listen", START_TIMEOUT, async || {

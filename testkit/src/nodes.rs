@@ -131,10 +131,6 @@ fn prepare(
 }
 
 impl Nodes {
-    pub fn count(&self) -> usize {
-        self.processes.len()
-    }
-
     pub fn host(&self) -> Ipv4Addr {
         self.network.host()
     }

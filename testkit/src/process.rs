@@ -91,9 +91,7 @@ impl Process {
 
     /// Sends a signal to the process itself, by its name: `KILL`, `STOP`.
     pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let status =
-            Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status().await?;
-        if status.success() { Ok(()) } else { bail!("failed to send {signal} to {}", self.name) }
+        kill(self.pid, signal).await.with_context(|| format!("failed to send {signal} to {}", self.name))
     }
 
     /// Ends the process in order, and waits for that.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drover_api::kinds::{Binding, Cluster, Domain, Role, Token, TokenKind, TokenScope, User};
+use drover_api::kinds::{Binding, Cluster, Domain, Token, TokenKind, TokenScope, User};
 use drover_api::snapshot::{Document, FORMAT, MAX_STALENESS_MAX, READER_MIN};
 use drover_api::token;
 use jiff::Timestamp;
@@ -87,10 +87,6 @@ impl Roster {
             domain,
             expires_at: None,
         });
-    }
-
-    pub fn role(&mut self, role: Role) {
-        self.document.roles.push(role);
     }
 
     /// Writes the next revision, whole or not at all.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
+use drover_daemon::shutdown::seconds;
 
 use crate::upstream::Address;
 
@@ -142,10 +143,6 @@ fn host_port(text: &str) -> Result<(String, u16), HostPortInvalid> {
     let sound =
         !host.is_empty() && !bare_v6 && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
     if sound { Ok((host.to_owned(), port)) } else { Err(HostPortInvalid) }
-}
-
-fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
-    text.parse().map(Duration::from_secs)
 }
 
 #[cfg(test)]

@@ -197,11 +197,10 @@ impl Forwarder {
         mut connection: Connection,
     ) -> Result<(Response<HttpBody>, Connection), Lost> {
         let again = repeatable(&request);
-        let failed = match connection.try_send_request(request.map(Either::Left)).await {
+        let mut failed = match connection.try_send_request(request.map(Either::Left)).await {
             Ok(response) => return Ok((response, connection)),
             Err(failed) => failed,
         };
-        let mut failed = failed;
         let unsent = failed.take_message();
         let Some(request) = unsent.or(again) else { return Err(failed.into_error().into()) };
         let mut connection = self.upstream.connect().await?;

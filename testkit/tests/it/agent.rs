@@ -154,3 +154,25 @@ async fn an_agent_that_stops_finishes_what_it_has() {
     drop(stream);
     assert_eq!(soon(harness.session.closed()).await, drover_tunnel::CloseReason::Drained);
 }
+
+#[tokio::test]
+async fn a_read_whose_connection_ends_under_it_is_sent_once_more_and_a_change_is_not() {
+    for (method, answers) in [("GET", true), ("POST", false)] {
+        let harness = Harness::start(&format!("agent-break-{method}")).await;
+        let request =
+            format!("{method} /api/v1/pods?behave=break HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let answer = harness.send(&zoe(&[]), request.as_bytes()).await.unwrap();
+        assert_eq!(answer.contains("200 OK"), answers, "{method}: {answer}");
+        let sent = harness.server.received().concat().matches("behave=break").count();
+        assert_eq!(sent, if answers { 2 } else { 1 }, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_switches_protocols_unasked_gets_no_bytes() {
+    let harness = Harness::start("agent-switch").await;
+    let request = b"GET /api/v1/pods?behave=switch HTTP/1.1\r\nHost: x\r\n\r\nsmuggled";
+    let answer = harness.send(&zoe(&[]), request).await.unwrap();
+    assert!(!answer.contains("101"), "{answer}");
+    assert!(!harness.server.has_received("smuggled"));
+}

@@ -66,7 +66,6 @@ async fn one_of_two_agent_pods_goes_under_load_without_a_read_failing() {
         served += ended.unwrap();
     }
     assert!(served > READERS * 10, "{served} reads");
-    let whoami = ["get", "--raw", "/livez"];
-    soon(output(plane.kubectl().args(whoami))).await.unwrap();
+    soon(output(plane.kubectl().args(["get", "--raw", "/livez"]))).await.unwrap();
     soon(plane.stop()).await.unwrap();
 }

@@ -218,6 +218,8 @@ async fn beyond_its_staleness_a_snapshot_serves_nobody() {
         Ok((status == 503).then_some(body))
     });
     assert_eq!(refused.await.unwrap()["details"]["causes"][0]["reason"], "SnapshotStale");
+    let ready = fleet.gateway.metrics_url().replace("/metrics", "/readyz");
+    assert_eq!(fetch(&ready).await.unwrap(), (503, "not ready: snapshot\n".to_owned()));
     fleet.roster.document.max_staleness_s = 3600;
     fleet.roster.publish().unwrap();
     fleet.connected("one").await;

@@ -15,25 +15,26 @@ const MARK: &str = "isolation";
 
 #[tokio::test]
 async fn every_request_reaches_its_own_cluster_as_its_own_user() {
+    let mut tokens = Vec::new();
     let fleet = Fleet::start_with("isolation", |roster| {
         // Each may look at one cluster, and each at another.
         let ann = roster.user("ann", &["local:group/a"]).unwrap();
         let bob = roster.user("bob", &["local:group/b"]).unwrap();
         roster.bind(&ann.principal, "cluster-owner", Domain::Cluster("c-one1".to_owned()));
         roster.bind("local:group/b", "cluster-viewer", Domain::Cluster("c-two2".to_owned()));
-        for member in [ann, bob] {
-            std::fs::write(roster.path().with_extension(&member.name), member.token).unwrap();
-        }
+        tokens = vec![ann.token, bob.token];
     })
     .await;
     let client = fleet.client();
     let mut requests = JoinSet::new();
     for round in 0..ROUNDS {
-        for (user, cluster, allowed) in
-            [("ann", "one", true), ("ann", "two", false), ("bob", "one", false), ("bob", "two", true)]
-        {
-            let token = std::fs::read_to_string(fleet.roster.path().with_extension(user)).unwrap();
-            let client = client.clone();
+        for (user, token, cluster, allowed) in [
+            ("ann", &tokens[0], "one", true),
+            ("ann", &tokens[0], "two", false),
+            ("bob", &tokens[1], "one", false),
+            ("bob", &tokens[1], "two", true),
+        ] {
+            let (client, token) = (client.clone(), token.clone());
             requests.spawn(async move {
                 let path = format!("/api/v1/namespaces/default?{MARK}={user}-{round}");
                 let (status, body) = client.get(cluster, &path, &token).await.unwrap();

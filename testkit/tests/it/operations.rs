@@ -92,8 +92,10 @@ async fn metrics_are_histograms_that_can_be_added_up_and_name_nobody() {
     for name in ["viewer", "c-one1", "/api/v1", "secrets"] {
         assert!(!text.contains(name), "{name} is in\n{text}");
     }
-    let ready = fleet.gateway.metrics_url().replace("/metrics", "/readyz");
-    assert_eq!(scrape(&ready).await, "ok\n");
+    let admin = |path: &str| fleet.gateway.metrics_url().replace("/metrics", path);
+    assert_eq!(scrape(&admin("/readyz")).await, "ok\n");
+    assert_eq!(scrape(&admin("/livez")).await, "ok\n");
+    assert_eq!(fetch(&admin("/elsewhere")).await.unwrap().0, 404);
 }
 
 #[tokio::test]
