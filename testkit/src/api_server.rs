@@ -140,7 +140,7 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> io::Result<R
         "break" if !open.0.broke.swap(true, Ordering::Relaxed) => {
             Err(io::ErrorKind::ConnectionAborted.into())
         }
-        "break" => Ok(Response::new(Full::from(said(request).await.to_string()).boxed_unsync())),
+        "break" => Ok(echo(StatusCode::OK, request).await),
         "hang" => std::future::pending().await,
         "switch" => {
             let mut response = Response::new(Full::default().boxed_unsync());
@@ -150,7 +150,7 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> io::Result<R
         "gate" => {
             // The sender lives as long as the server.
             _ = open.0.gate.subscribe().wait_for(|is_open| *is_open).await;
-            Ok(Response::new(Full::from(said(request).await.to_string()).boxed_unsync()))
+            Ok(echo(StatusCode::OK, request).await)
         }
         "watch" => Ok(Response::new(endless(open))),
 
@@ -159,10 +159,7 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> io::Result<R
             if code == StatusCode::OK && request.headers().contains_key(header::UPGRADE) {
                 return Ok(upgrade(&mut request, open));
             }
-            let said = said(request).await;
-            let body = Full::from(said.to_string()).boxed_unsync();
-            let response = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
-            Ok(response.body(body).expect("the parts are sound"))
+            Ok(echo(code, request).await)
         }
     }
 }
@@ -196,6 +193,12 @@ fn upgrade(request: &mut Request<Incoming>, open: Open) -> Response<Body> {
         drop(open);
     });
     response
+}
+
+async fn echo(code: StatusCode, request: Request<Incoming>) -> Response<Body> {
+    let body = Full::from(said(request).await.to_string()).boxed_unsync();
+    let response = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
+    response.body(body).expect("the parts are sound")
 }
 
 /// What a client gets to see of its request: method, target, header lines and the body's length.

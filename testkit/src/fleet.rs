@@ -158,7 +158,7 @@ impl Gateway {
         format!("{}:{}", self.tunnel_host, self.tunnel_port)
     }
 
-    /// Runs the agent as pods in a cluster that [`admit_agent`] has prepared and whose nodes have its image.
+    /// Runs the agent as pods in a cluster whose nodes have its image, with the rights of `kubectl`'s user.
     pub async fn deploy_agent(&self, kubectl: impl Fn() -> Command, id: &str) -> anyhow::Result<()> {
         let uris = [format!("spiffe://drover/cluster/{id}/agent")];
         let subject = Subject { common_name: "drover-agent", uris: &uris, ..Subject::default() };
@@ -171,9 +171,8 @@ impl Gateway {
             tunnel_key,
             tunnel_ca: self.tunnels.pem(),
         });
-        let file = self.folder.join(format!("agent-{id}.json"));
-        crate::pki::write_secret(&file, &agent.to_string())?;
-        output(kubectl().args(["apply", "--server-side", "-f"]).arg(&file)).await?;
+        apply(&kubectl, &self.folder.join(format!("rbac-{id}.json")), &manifest::rbac()).await?;
+        apply(&kubectl, &self.folder.join(format!("agent-{id}.json")), &agent).await?;
         let wait = [
             "-n",
             manifest::NAMESPACE,
@@ -222,19 +221,27 @@ impl Gateway {
     }
 }
 
-/// Prepares a cluster for its agent, with the rights of `kubectl`'s user: applies the manifest, and takes
+/// Prepares a cluster for an agent beside it, with the rights of `kubectl`'s user: applies the manifest, and takes
 /// a token of the agent's service account.
 pub async fn admit_agent(kubectl: impl Fn() -> Command, folder: &Path) -> anyhow::Result<PathBuf> {
-    use manifest::{NAMESPACE, SERVICE_ACCOUNT, rbac};
+    use manifest::{NAMESPACE, SERVICE_ACCOUNT};
     std::fs::create_dir_all(folder)?;
-    let manifest = folder.join("rbac.json");
-    std::fs::write(&manifest, rbac().to_string())?;
-    output(kubectl().args(["apply", "--server-side", "-f"]).arg(&manifest)).await?;
+    apply(&kubectl, &folder.join("rbac.json"), &manifest::rbac()).await?;
     let mut create = kubectl();
     create.args(["create", "token", SERVICE_ACCOUNT, "-n", NAMESPACE, "--duration", AGENT_TOKEN_LIFE]);
     let token = folder.join("agent.token");
     crate::pki::write_secret(&token, output(&mut create).await?.trim())?;
     Ok(token)
+}
+
+/// Applies objects, by way of a file that only its owner may read.
+async fn apply(
+    kubectl: impl Fn() -> Command,
+    file: &Path,
+    objects: &serde_json::Value,
+) -> anyhow::Result<()> {
+    crate::pki::write_secret(file, &objects.to_string())?;
+    output(kubectl().args(["apply", "--server-side", "-f"]).arg(file)).await.map(drop)
 }
 
 /// What a command prints; its own words where it fails.

@@ -83,10 +83,19 @@ pub struct Local {
 
 /// A cluster that is there, before its agent is.
 struct Ready {
-    target: Target,
+    name: String,
+    id: String,
     direct_kubeconfig: PathBuf,
-    plane: Option<ControlPlane>,
     demo: Option<Demo>,
+    agent: Place,
+}
+
+/// Where a cluster's agent will be.
+enum Place {
+    /// A process here, with a token of its service account's; the control plane, where it is ours.
+    Beside(Target, Option<ControlPlane>),
+    /// Pods of the cluster's own.
+    Inside(ControlPlane),
 }
 
 impl Local {
@@ -104,8 +113,7 @@ impl Local {
             }
         };
         progress("Starting the gateway");
-        let named: Vec<_> =
-            ready.iter().map(|ready| (ready.target.name.as_str(), ready.target.id.as_str())).collect();
+        let named: Vec<_> = ready.iter().map(|ready| (ready.name.as_str(), ready.id.as_str())).collect();
         let mut roster = Roster::new(&folder.join("snapshot.json"), &named);
         let (admin, viewer) = (roster.user("admin", &[])?, roster.user("viewer", &[])?);
         roster.bind(&admin.principal, "admin", Domain::Global);
@@ -113,28 +121,27 @@ impl Local {
         roster.publish()?;
         let mut gateway = Gateway::prepare(&folder.join("gateway"), roster.path())?;
         // The first network's is an address of this machine, which every cluster's nodes reach.
-        if let Some(host) = ready.iter().find_map(Ready::nodes_host) {
+        if let Some(host) = ready.iter().find_map(|ready| ready.agent.nodes_host()) {
             gateway.tunnel_host = host;
         }
         let running = gateway.start().await?;
-        let mut agents = Vec::new();
-        for Ready { target, plane, .. } in &ready {
-            progress(&format!("Connecting cluster {}", target.name));
-            match plane {
-                Some(plane) if plane.nodes_host().is_some() => {
-                    gateway.deploy_agent(|| plane.kubectl(), &target.id).await?;
+        let up = describe(&gateway, &admin, &viewer, &ready)?;
+        let (mut planes, mut agents) = (Vec::new(), Vec::new());
+        for Ready { name, id, agent, .. } in ready {
+            progress(&format!("Connecting cluster {name}"));
+            match agent {
+                Place::Beside(target, plane) => {
+                    let agent = gateway.start_agent(&target, REPLICA).await?;
+                    agents.push((target, agent));
+                    planes.extend(plane);
                 }
-                Some(_) | None => agents.push((target.clone(), gateway.start_agent(target, REPLICA).await?)),
+                Place::Inside(plane) => {
+                    gateway.deploy_agent(|| plane.kubectl(), &id).await?;
+                    planes.push(plane);
+                }
             }
         }
-        let up = describe(&gateway, &admin, &viewer, &ready)?;
-        let mut local = Self {
-            up,
-            planes: ready.into_iter().filter_map(|ready| ready.plane).collect(),
-            gateway,
-            running,
-            agents,
-        };
+        let mut local = Self { up, planes, gateway, running, agents };
         local.connected(&admin).await?;
         Ok(local)
     }
@@ -205,9 +212,12 @@ impl Demo {
     }
 }
 
-impl Ready {
+impl Place {
     fn nodes_host(&self) -> Option<Ipv4Addr> {
-        self.plane.as_ref()?.nodes_host()
+        match self {
+            Self::Beside(..) => None,
+            Self::Inside(plane) => plane.nodes_host(),
+        }
     }
 }
 
@@ -222,27 +232,28 @@ async fn new_clusters(folder: &Path, count: u8, nodes: u8, image: &Path) -> anyh
 
 async fn new_cluster(folder: &Path, number: u8, nodes: u8, image: &Path) -> anyhow::Result<Ready> {
     let (name, id) = (format!("local-{number}"), format!("c-local{number}"));
-    let (plane, demo) = if nodes == 0 {
-        (ControlPlane::start(&name, folder).await?, None)
-    } else {
+    if nodes > 0 {
         let plane = ControlPlane::start_with_nodes(&name, folder, nodes, &[image.to_owned()]).await?;
-        let demo = Demo::start(&plane).await?;
-        (plane, Some(demo))
-    };
+        let (direct_kubeconfig, demo) = (plane.admin_kubeconfig.clone(), Demo::start(&plane).await?);
+        return Ok(Ready { name, id, direct_kubeconfig, demo: Some(demo), agent: Place::Inside(plane) });
+    }
+    let plane = ControlPlane::start(&name, folder).await?;
     let token = admit_agent(|| plane.kubectl(), folder).await?;
-    let target = Target { name, id, address: plane.address.clone(), ca: plane.ca.clone(), token };
-    Ok(Ready { target, direct_kubeconfig: plane.admin_kubeconfig.clone(), plane: Some(plane), demo })
+    let (address, ca) = (plane.address.clone(), plane.ca.clone());
+    let target = Target { name: name.clone(), id: id.clone(), address, ca, token };
+    let direct_kubeconfig = plane.admin_kubeconfig.clone();
+    Ok(Ready { name, id, direct_kubeconfig, demo: None, agent: Place::Beside(target, Some(plane)) })
 }
 
 fn describe(gateway: &Gateway, admin: &Member, viewer: &Member, ready: &[Ready]) -> anyhow::Result<Up> {
-    let names: Vec<_> = ready.iter().map(|ready| ready.target.name.as_str()).collect();
+    let names: Vec<_> = ready.iter().map(|ready| ready.name.as_str()).collect();
     let user = |member: &Member| {
         let kubeconfig = gateway.kubeconfig(member, &names)?;
         anyhow::Ok(UpUser { name: member.name.clone(), kubeconfig, token: member.token.clone() })
     };
     let cluster = |ready: &Ready| UpCluster {
-        name: ready.target.name.clone(),
-        url: gateway.cluster_url(&ready.target.name),
+        name: ready.name.clone(),
+        url: gateway.cluster_url(&ready.name),
         direct_kubeconfig: ready.direct_kubeconfig.clone(),
         demo: ready.demo.clone(),
     };

@@ -9,7 +9,7 @@ use drover_api::snapshot::ClusterName;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::Ready;
+use super::{Place, Ready};
 use crate::control_plane;
 use crate::fleet::{Target, admit_agent, output};
 
@@ -28,8 +28,9 @@ pub(super) async fn cluster(folder: &Path, kubeconfig: &Path) -> anyhow::Result<
     let token =
         admit_agent(kubectl, &folder).await.context("the cluster could not be prepared for its agent")?;
     let name = name(config["current-context"].as_str().unwrap_or_default());
-    let target = Target { name, id: "c-existing".to_owned(), address: address(server)?, ca, token };
-    Ok(Ready { target, direct_kubeconfig: kubeconfig.clone(), plane: None, demo: None })
+    let id = "c-existing".to_owned();
+    let target = Target { name: name.clone(), id: id.clone(), address: address(server)?, ca, token };
+    Ok(Ready { name, id, direct_kubeconfig: kubeconfig, demo: None, agent: Place::Beside(target, None) })
 }
 
 /// The one on PATH; ours only where it has been built already.

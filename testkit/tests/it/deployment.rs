@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use drover_api::kinds::Domain;
 use drover_testkit::control_plane::ControlPlane;
-use drover_testkit::fleet::{Gateway, admit_agent, output};
+use drover_testkit::fleet::{Gateway, output};
 use drover_testkit::image;
 use drover_testkit::nodes;
 use drover_testkit::process::until;
@@ -31,7 +31,6 @@ async fn one_of_two_agent_pods_goes_under_load_without_a_read_failing() {
     let plane = ControlPlane::start_with_nodes("podded", &folder.join("cluster"), 1, &[agent]).await.unwrap();
     gateway.tunnel_host = plane.nodes_host().unwrap();
     let _running = gateway.start().await.unwrap();
-    admit_agent(|| plane.kubectl(), &folder).await.unwrap();
     soon(gateway.deploy_agent(|| plane.kubectl(), "c-podded1")).await.unwrap();
     let client = drover_testkit::client::Client::new(&gateway).unwrap();
     let get = async || client.get("podded", "/api/v1/namespaces/default", &admin.token).await;
