@@ -1,5 +1,6 @@
 //! What people do with pods: exec, attach, cp, port-forward, logs, over WebSocket and over SPDY.
 
+use std::fs::File;
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use drover_testkit::fleet::{Target, admit_agent, output};
 use drover_testkit::image::BUSYBOX;
 use drover_testkit::nodes;
 use drover_testkit::process::until;
+use rustix::pty::{self, OpenptFlags};
+use rustix::termios::{self, Winsize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -98,6 +101,42 @@ async fn exec_carries_stdin_output_and_exit_codes() {
         drop(input);
         let ended = soon(child.wait_with_output()).await.unwrap();
         assert_eq!(String::from_utf8_lossy(&ended.stdout), format!("{expected}  -\n"), "{protocol}");
+    }
+}
+
+/// A terminal of that size: our end, and the one that a program gets.
+fn terminal(size: Winsize) -> (File, File) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let ours = pty::openpt(flags).unwrap();
+    pty::unlockpt(&ours).unwrap();
+    let theirs = pty::ioctl_tiocgptpeer(&ours, flags).unwrap();
+    termios::tcsetwinsize(&ours, size).unwrap();
+    (File::from(ours), File::from(theirs))
+}
+
+#[tokio::test]
+async fn a_terminal_has_the_size_of_the_users_and_follows_it() {
+    let Some((fleet, pod)) = with_pod("terminal").await else { return };
+    let sized = |ws_row, ws_col| Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+    for (protocol, websocket) in PROTOCOLS {
+        let (ours, theirs) = terminal(sized(31, 97));
+        let show = "while :; do stty size; sleep 0.1; done";
+        let mut exec = fleet.by(websocket, &["exec", "-it", &pod, "--", "sh", "-c", show]);
+        exec.stdin(theirs.try_clone().unwrap()).stdout(theirs).kill_on_drop(true);
+        let mut child = exec.spawn().unwrap();
+        // Our copies of the program's end: ours ends with the program then.
+        drop(exec);
+        let mut lines = BufReader::new(tokio::fs::File::from_std(ours.try_clone().unwrap())).lines();
+        let mut shows = async |expected: &str| {
+            soon(async { while lines.next_line().await.unwrap().expect(protocol).trim() != expected {} })
+                .await;
+        };
+        shows("31 97").await;
+        termios::tcsetwinsize(&ours, sized(45, 120)).unwrap();
+        let pid = child.id().unwrap().to_string();
+        soon(output(Command::new("kill").args(["-WINCH", &pid]))).await.unwrap();
+        shows("45 120").await;
+        soon(child.kill()).await.unwrap();
     }
 }
 
