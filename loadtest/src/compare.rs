@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::load::{self, Outcome};
+use crate::load::{Load, Outcome};
 use crate::setups::{Setup, Setups};
 use crate::upstream::{LIST_BYTES, POD_BYTES};
 use crate::usage;
@@ -28,15 +28,22 @@ pub(crate) struct Plan {
 
 struct Case {
     name: &'static str,
-    path: &'static str,
-    bytes: usize,
-    connections: usize,
+    load: Load,
 }
 
-const CASES: [Case; 3] = [
-    Case { name: "get 1 KiB, 1 connection", path: POD, bytes: POD_BYTES, connections: 1 },
-    Case { name: "get 1 KiB, 64 connections", path: POD, bytes: POD_BYTES, connections: 64 },
-    Case { name: "list 10 MiB, 4 connections", path: LIST, bytes: LIST_BYTES, connections: 4 },
+const GET: Load = Load { path: POD, bytes: POD_BYTES, connections: 1, per_second: None };
+
+const CASES: [Case; 4] = [
+    Case { name: "get 1 KiB, 1 connection", load: GET },
+    Case { name: "get 1 KiB, 64 connections", load: Load { connections: 64, ..GET } },
+    Case {
+        name: "get 1 KiB, 2000/s due on 64 connections",
+        load: Load { connections: 64, per_second: Some(2000), ..GET },
+    },
+    Case {
+        name: "list 10 MiB, 4 connections",
+        load: Load { path: LIST, bytes: LIST_BYTES, connections: 4, per_second: None },
+    },
 ];
 
 /// Medians of one case on one setup.
@@ -97,10 +104,10 @@ async fn measure(setup: &Setup, case: &Case, duration: Duration) -> anyhow::Resu
         setup.processes.iter().map(|(_, process)| usage::cpu(process.pid())).collect::<Result<Vec<_>, _>>()
     };
     let before = used()?;
-    let outcome = load::run(&setup.target, case.path, case.bytes, case.connections, duration).await?;
+    let outcome = case.load.run(&setup.target, duration).await?;
     let cpu = used()?.into_iter().zip(before).map(|(after, before)| after.saturating_sub(before));
     // The first request of each connection is not timed, but its work is there.
-    let requests = (outcome.requests + case.connections) as f64;
+    let requests = (outcome.requests + case.load.connections) as f64;
     let cpu_us = cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / requests).collect();
     Ok(Sample { outcome, cpu_us })
 }

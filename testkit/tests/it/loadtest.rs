@@ -21,7 +21,12 @@ async fn a_comparison_measures_every_case_on_every_way() {
     assert!(table.contains("| get 1 KiB, 64 connections | drover |"), "{table}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let rows = report["rows"].as_array().unwrap();
-    for case in ["get 1 KiB, 1 connection", "get 1 KiB, 64 connections", "list 10 MiB, 4 connections"] {
+    for case in [
+        "get 1 KiB, 1 connection",
+        "get 1 KiB, 64 connections",
+        "get 1 KiB, 2000/s due on 64 connections",
+        "list 10 MiB, 4 connections",
+    ] {
         for setup in ["direct", "drover"] {
             let row = rows.iter().find(|row| row["case"] == case && row["setup"] == setup).unwrap();
             assert!(row["requests_per_second"].as_f64().unwrap() > 0.0, "{row}");
