@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
@@ -15,6 +17,15 @@ pub struct Binding {
     /// From this moment on the binding grants nothing; absent, it does not end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+}
+
+impl Kind for Binding {
+    const KIND: &'static str = "RoleBinding";
+    const PLURAL: &'static str = "rolebindings";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Where a binding holds.

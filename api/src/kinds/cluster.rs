@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
@@ -14,4 +16,13 @@ pub struct Cluster {
     /// Namespace to project; a namespace that is not here belongs to the cluster alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub projects: BTreeMap<String, String>,
+}
+
+impl Kind for Cluster {
+    const KIND: &'static str = "Cluster";
+    const PLURAL: &'static str = "clusters";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Role {
@@ -10,6 +12,15 @@ pub struct Role {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherits: Vec<String>,
     pub rules: Vec<Rule>,
+}
+
+impl Kind for Role {
+    const KIND: &'static str = "Role";
+    const PLURAL: &'static str = "roles";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }
 
 /// The shape of an RBAC PolicyRule, with an effect: `*` stands for all.

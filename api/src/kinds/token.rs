@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
 use crate::token::{CredentialHash, TokenId};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +16,15 @@ pub struct Token {
     pub kind: TokenKind,
     pub scope: TokenScope,
     pub expires_at: Timestamp,
+}
+
+impl Kind for Token {
+    const KIND: &'static str = "Token";
+    const PLURAL: &'static str = "tokens";
+
+    fn key(&self) -> &str {
+        self.id.as_str()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

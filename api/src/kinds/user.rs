@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -16,4 +18,13 @@ pub struct User {
     pub groups: Vec<String>,
     #[serde(default)]
     pub disabled: bool,
+}
+
+impl Kind for User {
+    const KIND: &'static str = "User";
+    const PLURAL: &'static str = "users";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }

@@ -6,19 +6,20 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may name what: the packages that alone depend on it directly.
-const OWNERS: [(&str, &[&str]); 5] = [
+const OWNERS: [(&str, &[&str]); 6] = [
     ("casbin", &["drover-policy"]),
     ("h2", &["drover-testkit", "drover-tunnel"]),
     ("pingora", &["drover-gateway"]),
     ("quinn", &["drover-tunnel"]),
     ("quinn-proto", &["drover-tunnel"]),
+    ("rusqlite", &["drover-control"]),
 ];
 /// Second TLS stacks and providers, and what brings them.
 const BANNED: [&str; 6] = ["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys", "reqwest"];
 /// One version each, no older than the one that mended what `security.md`'s peers shipped.
 const FLOORS: [(&str, [u64; 3]); 3] =
     [("pingora-core", [0, 9, 1]), ("quinn-proto", [0, 11, 17]), ("rustls", [0, 23, 46])];
-const DEPLOYABLES: [&str; 2] = ["drover-gateway", "drover-tunnel-agent"];
+const DEPLOYABLES: [&str; 3] = ["drover-control", "drover-gateway", "drover-tunnel-agent"];
 /// What each library of ours may use of ours.
 const LIBRARIES: [(&str, &[&str]); 4] = [
     ("drover-api", &["drover-policy"]),

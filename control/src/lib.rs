@@ -1,0 +1,5 @@
+//! Control: what is kept, who may enrol, and what gateways serve from.
+
+pub mod objects;
+pub mod seal;
+pub mod store;

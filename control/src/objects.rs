@@ -1,0 +1,217 @@
+//! Objects as types, over the bytes of a store: formats are checked, secrets are sealed.
+
+use std::sync::Arc;
+
+use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, RegistrationToken, Role, Token, User};
+use drover_api::token::CredentialHash;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::seal::{Seal, SealBroken};
+use crate::store::{Expected, Record, Revision, Store, StoreError, Value};
+
+/// A kind that control keeps, and what of it never leaves control.
+pub trait Kept: Kind {
+    type Secret: Serialize + DeserializeOwned + Send + Sync;
+}
+
+/// Of kinds that have none.
+#[derive(Serialize, Deserialize)]
+pub enum NoSecret {}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserSecret {
+    /// In argon2's own form, with its parameters.
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrationSecret {
+    /// Proves the token to control, and as a key control's CA to who holds the token.
+    pub hash: CredentialHash,
+}
+
+impl Kept for Binding {
+    type Secret = NoSecret;
+}
+
+impl Kept for Cluster {
+    type Secret = NoSecret;
+}
+
+impl Kept for RegistrationToken {
+    type Secret = RegistrationSecret;
+}
+
+impl Kept for Role {
+    type Secret = NoSecret;
+}
+
+impl Kept for Token {
+    type Secret = NoSecret;
+}
+
+impl Kept for User {
+    type Secret = UserSecret;
+}
+
+/// An object with its secret.
+pub struct Stored<K: Kept> {
+    pub object: Object<K>,
+    pub secret: Option<K::Secret>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectsError {
+    #[error("{kind} {key:?} is malformed in the store: {error}")]
+    Malformed { kind: &'static str, key: String, error: serde_json::Error },
+    #[error("the secret of {kind} {key:?} {error}")]
+    Sealed { kind: &'static str, key: String, error: SealBroken },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{kind} {key:?} has format {found}, and this program knows {known}: use the newer program")]
+    TooNew { kind: &'static str, key: String, found: u32, known: u32 },
+}
+
+#[derive(Clone)]
+pub struct Objects {
+    store: Arc<dyn Store>,
+    seal: Arc<Seal>,
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn Store>, seal: Seal) -> Self {
+        Self { store, seal: Arc::new(seal) }
+    }
+
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub async fn get<K: Kept>(&self, key: &str) -> Result<Option<Stored<K>>, ObjectsError> {
+        let record = self.store.get(K::KIND, key).await?;
+        record.map(|record| self.read(record)).transpose()
+    }
+
+    /// In the order of their keys, without their secrets.
+    pub async fn list<K: Kept>(&self) -> Result<Vec<Object<K>>, ObjectsError> {
+        self.store.list(K::KIND).await?.into_iter().map(object).collect()
+    }
+
+    pub async fn create<K: Kept>(
+        &self,
+        spec: &K,
+        secret: Option<&K::Secret>,
+    ) -> Result<Object<K>, ObjectsError> {
+        let value = self.value(spec, secret)?;
+        object(self.store.put(K::KIND, spec.key(), value, Expected::Absent).await?)
+    }
+
+    /// Replaces spec and secret of the object as it was at a revision.
+    pub async fn update<K: Kept>(
+        &self,
+        revision: Revision,
+        spec: &K,
+        secret: Option<&K::Secret>,
+    ) -> Result<Object<K>, ObjectsError> {
+        let value = self.value(spec, secret)?;
+        object(self.store.put(K::KIND, spec.key(), value, Expected::Revision(revision)).await?)
+    }
+
+    pub async fn delete<K: Kept>(&self, key: &str, revision: Revision) -> Result<Revision, ObjectsError> {
+        Ok(self.store.delete(K::KIND, key, revision).await?)
+    }
+
+    fn value<K: Kept>(&self, spec: &K, secret: Option<&K::Secret>) -> Result<Value, ObjectsError> {
+        let malformed = |error| ObjectsError::Malformed { kind: K::KIND, key: spec.key().to_owned(), error };
+        let secret = secret.map(serde_json::to_vec).transpose().map_err(malformed)?;
+        Ok(Value {
+            format: K::FORMAT,
+            spec: serde_json::to_vec(spec).map_err(malformed)?,
+            secret: secret.map(|secret| self.seal.seal(K::KIND, spec.key(), &secret)),
+        })
+    }
+
+    fn read<K: Kept>(&self, mut record: Record) -> Result<Stored<K>, ObjectsError> {
+        let (key, secret) = (record.key.clone(), record.value.secret.take());
+        let object = object(record)?;
+        let open = |sealed: Vec<u8>| {
+            let opened = self.seal.open(K::KIND, &key, &sealed);
+            let opened =
+                opened.map_err(|error| ObjectsError::Sealed { kind: K::KIND, key: key.clone(), error })?;
+            serde_json::from_slice(&opened).map_err(|error| ObjectsError::Malformed {
+                kind: K::KIND,
+                key: key.clone(),
+                error,
+            })
+        };
+        Ok(Stored { object, secret: secret.map(open).transpose()? })
+    }
+}
+
+/// What a record says, in its kind's type.
+pub fn object<K: Kept>(record: Record) -> Result<Object<K>, ObjectsError> {
+    let Record { key, revision, created_at, value, .. } = record;
+    if value.format > K::FORMAT {
+        return Err(ObjectsError::TooNew { kind: K::KIND, key, found: value.format, known: K::FORMAT });
+    }
+    let spec = serde_json::from_slice(&value.spec).map_err(|error| ObjectsError::Malformed {
+        kind: K::KIND,
+        key,
+        error,
+    })?;
+    Ok(Object { metadata: Metadata { revision, creation_timestamp: created_at }, spec })
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_api::kinds::Object;
+
+    use super::*;
+    use crate::store::Sqlite;
+
+    fn zoe() -> User {
+        let text = r#"{"principal":"local:user/7","name":"zoe"}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_kept_sealed_and_no_list_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
+        let objects = Objects::new(store.clone(), Seal::new(&[7; 32]));
+        let secret = UserSecret { password: "a-hash-of-hers".to_owned() };
+        let made = objects.create(&zoe(), Some(&secret)).await.unwrap();
+        let read: Stored<User> = objects.get("zoe").await.unwrap().unwrap();
+        assert_eq!(read.object.metadata, made.metadata);
+        assert_eq!(read.secret.unwrap().password, "a-hash-of-hers");
+        let list: Vec<Object<User>> = objects.list().await.unwrap();
+        assert!(!serde_json::to_string(&list).unwrap().contains("hers"));
+        let bytes = std::fs::read(folder.path().join("store-wal")).unwrap();
+        assert!(bytes.windows(3).any(|part| part == b"zoe") && !bytes.windows(4).any(|part| part == b"hers"));
+
+        let other = Objects::new(store, Seal::new(&[8; 32]));
+        let refused = other.get::<User>("zoe").await.err().unwrap().to_string();
+        assert!(refused.contains("another key"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn an_object_of_a_newer_format_or_with_unknown_fields_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
+        let spec = serde_json::to_vec(&zoe()).unwrap();
+        let newer = Value { format: User::FORMAT + 1, spec, secret: None };
+        store.put(User::KIND, "zoe", newer, Expected::Absent).await.unwrap();
+        let spec = br#"{"principal":"local:user/8","name":"yan","admin":true}"#.to_vec();
+        store
+            .put(User::KIND, "yan", Value { format: 1, spec, secret: None }, Expected::Absent)
+            .await
+            .unwrap();
+        let objects = Objects::new(store, Seal::new(&[7; 32]));
+        assert!(matches!(objects.get::<User>("zoe").await, Err(ObjectsError::TooNew { found: 2, .. })));
+        assert!(matches!(objects.get::<User>("yan").await, Err(ObjectsError::Malformed { .. })));
+        assert!(objects.list::<User>().await.is_err());
+    }
+}
