@@ -1,6 +1,7 @@
 //! What the parts say to each other: resource kinds, the snapshot that control pushes, tokens, the
 //! identity that travels in a stream's header, and their conversions into policy types.
 
+pub mod enrolment;
 pub mod headers;
 pub mod identity;
 pub mod kinds;

@@ -1,5 +1,7 @@
 //! Control: what is kept, who may enrol, and what gateways serve from.
 
+pub mod authority;
+pub mod enrolment;
 pub mod objects;
 pub mod seal;
 pub mod store;

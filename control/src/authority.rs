@@ -1,0 +1,146 @@
+//! The certificate authority: one key, kept sealed, that names every process of a Drover.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use drover_api::kinds::{Kind, Process};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::objects::{Kept, Objects, ObjectsError};
+use crate::store::StoreError;
+
+/// What agents check a gateway's certificate for.
+pub const GATEWAY_NAME: &str = "gateway.drover";
+/// What gateways check control's certificate for.
+pub const CONTROL_NAME: &str = "control.drover";
+/// How far a process's clock may be behind ours.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const KEY: &str = "ca";
+
+/// The authority as it is kept.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateAuthority {
+    name: String,
+    certificate: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeySecret {
+    key: String,
+}
+
+impl Kind for CertificateAuthority {
+    const KIND: &'static str = "CertificateAuthority";
+    const PLURAL: &'static str = "certificateauthorities";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Kept for CertificateAuthority {
+    type Secret = KeySecret;
+}
+
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    /// Of the certificates of processes.
+    lifetime: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CsrRefused {
+    #[error("the signing request's key must be for ECDSA with P-256 and SHA-256")]
+    KeyOfAnotherKind,
+    #[error("the signing request is malformed, or not signed by its own key")]
+    Malformed,
+}
+
+impl Authority {
+    /// The store's authority, made where there is none.
+    pub async fn load(objects: &Objects, lifetime: Duration) -> anyhow::Result<Self> {
+        let (certificate, key) = loop {
+            if let Some(kept) = objects.get::<CertificateAuthority>(KEY).await? {
+                let secret = kept.secret.context("the authority's key is not in the store")?;
+                break (kept.object.spec.certificate, secret.key);
+            }
+            let (certificate, key) = make(SystemTime::now())?;
+            let made = CertificateAuthority { name: KEY.to_owned(), certificate };
+            match objects.create(&made, Some(&KeySecret { key })).await {
+                // Another control was faster: its authority is the one.
+                Ok(_) | Err(ObjectsError::Store(StoreError::Conflict { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?;
+        Ok(Self { issuer, pem: certificate, lifetime })
+    }
+
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for a process with the key of its signing request, of which nothing else counts.
+    pub fn sign(&self, csr: &[u8], process: &Process, now: SystemTime) -> Result<String, CsrRefused> {
+        let csr =
+            CertificateSigningRequestParams::from_der(&csr.into()).map_err(|_| CsrRefused::Malformed)?;
+        if *csr.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+            return Err(CsrRefused::KeyOfAnotherKind);
+        }
+        let params = self.params(process, now).map_err(|_| CsrRefused::Malformed)?;
+        let certificate =
+            params.signed_by(&csr.public_key, &self.issuer).map_err(|_| CsrRefused::Malformed)?;
+        Ok(certificate.pem())
+    }
+
+    /// Control's own, with its key, for as long as this process runs.
+    pub fn control(&self, now: SystemTime) -> anyhow::Result<(String, String)> {
+        let mut params = leaf(now, CA_LIFETIME);
+        params.distinguished_name.push(DnType::CommonName, CONTROL_NAME);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = vec![SanType::DnsName(CONTROL_NAME.try_into()?)];
+        let key = KeyPair::generate()?;
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
+    }
+
+    fn params(&self, process: &Process, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = leaf(now, self.lifetime);
+        params.distinguished_name.push(DnType::CommonName, process.to_string());
+        params.subject_alt_names = vec![SanType::URI(process.uri().as_str().try_into()?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        match process {
+            Process::Agent(_) => {}
+            Process::Gateway(_) => {
+                params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+                params.subject_alt_names.push(SanType::DnsName(GATEWAY_NAME.try_into()?));
+            }
+        }
+        Ok(params)
+    }
+}
+
+fn leaf(now: SystemTime, lifetime: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = (now - CLOCK_SKEW_MAX).into();
+    params.not_after = (now + lifetime).into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params
+}
+
+fn make(now: SystemTime) -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = leaf(now, CA_LIFETIME);
+    params.distinguished_name.push(DnType::CommonName, "drover");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
