@@ -3,5 +3,6 @@
 pub mod authority;
 pub mod enrolment;
 pub mod objects;
+pub mod passwords;
 pub mod seal;
 pub mod store;
