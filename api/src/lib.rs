@@ -7,4 +7,5 @@ pub mod identity;
 pub mod kinds;
 pub mod manifest;
 pub mod snapshot;
+pub mod sync;
 pub mod token;

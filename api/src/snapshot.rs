@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::kinds::{self, TokenKind};
 use crate::token::{CredentialHash, TokenId};
 
+pub mod delta;
+
 mod check;
 mod problems;
 mod rules;

@@ -5,4 +5,5 @@ pub mod enrolment;
 pub mod objects;
 pub mod passwords;
 pub mod seal;
+pub mod snapshots;
 pub mod store;

@@ -105,6 +105,9 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `max` of what changed after a revision, in order.
     async fn changes(&self, after: Revision, max: usize) -> Result<Vec<Change>, StoreError>;
 
+    /// The oldest revision from which all changes are known.
+    async fn oldest(&self) -> Result<Revision, StoreError>;
+
     /// The revision of the last write.
     fn revision(&self) -> watch::Receiver<Revision>;
 }

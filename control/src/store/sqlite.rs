@@ -205,6 +205,10 @@ impl Store for Sqlite {
         self.blocking(changes).await
     }
 
+    async fn oldest(&self) -> Result<Revision, StoreError> {
+        self.blocking(|connection| number(&connection.transaction()?, "compacted")).await
+    }
+
     fn revision(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }

@@ -25,6 +25,7 @@ pub(super) async fn pass(store: &dyn Store) {
 
 async fn keeps_what_was_put_and_only_that(store: &dyn Store) {
     assert_eq!(store.get(KIND, "a").await.unwrap(), None);
+    assert_eq!(store.oldest().await.unwrap(), 0);
     let secret = Value { secret: Some(vec![0, 1, 255]), ..value("b's") };
     let b = store.put(KIND, "b", secret.clone(), Expected::Absent).await.unwrap();
     let a = store.put(KIND, "a", value("a's"), Expected::Absent).await.unwrap();

@@ -78,6 +78,7 @@ async fn forgets_the_oldest_deletions_and_says_so_to_who_asks_from_before() {
     let last = store.put(KIND, "a", value(1), Expected::Absent).await.unwrap();
     store.delete(KIND, "a", last.revision).await.unwrap();
     assert!(matches!(store.changes(0, 1).await, Err(StoreError::Compacted(0))));
+    assert_eq!(store.oldest().await.unwrap(), 1);
     assert!(store.changes(1, 1).await.is_ok());
 }
 

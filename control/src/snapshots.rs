@@ -1,0 +1,157 @@
+//! Makes what gateways serve from out of the store, and tells who follows that there is more.
+//!
+//! Only what a gateway would take up is published: a state that is not sound is held back until it is.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
+use drover_api::snapshot::Snapshot;
+use drover_api::snapshot::delta::Delta;
+use drover_policy::Policy;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use crate::store::{Change, Revision, Store, Watch};
+
+mod state;
+
+use state::{Freshness, State};
+
+/// How long to wait after the store failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is published: it changes with the state, and with each renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub revision: Revision,
+    pub issued_at: Timestamp,
+}
+
+pub struct Snapshots {
+    state: RwLock<State>,
+    published: watch::Sender<Published>,
+    max_staleness: Duration,
+    /// The whole state as it travels, made once for all that ask.
+    whole: Mutex<Option<(Published, Arc<str>)>>,
+}
+
+impl Snapshots {
+    pub async fn load(store: &dyn Store, max_staleness: Duration, now: Timestamp) -> anyhow::Result<Self> {
+        let revision = *store.revision().borrow();
+        let mut state = State::known_since(store.oldest().await?);
+        for kind in [Cluster::KIND, User::KIND, Token::KIND, Role::KIND, Binding::KIND] {
+            for record in store.list(kind).await? {
+                state.take_in(Change::Put(record))?;
+            }
+        }
+        // And what was deleted, to tell a gateway that was away.
+        let (mut watch, mut told) = (Watch::new(store, state.oldest), state.oldest);
+        while told < revision {
+            for change in watch.next().await? {
+                told = change.revision();
+                state.take_in(change)?;
+            }
+        }
+        let (published, _) = watch::channel(Published { revision: state.revision, issued_at: now });
+        let state = check(state, Freshness { issued_at: now, max_staleness }).await?;
+        Ok(Self { state: RwLock::new(state), published, max_staleness, whole: Mutex::new(None) })
+    }
+
+    pub fn published(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
+    /// What changed from a revision to the one that is published; none where that is too long ago.
+    pub fn delta(&self, from: Revision) -> Option<Delta> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).delta(from, self.freshness())
+    }
+
+    /// The whole state as JSON.
+    pub fn whole(&self) -> anyhow::Result<(Revision, Arc<str>)> {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let freshness = self.freshness();
+        let current = Published { revision: state.revision, issued_at: freshness.issued_at };
+        if let Some((of, text)) = &*whole
+            && *of == current
+        {
+            return Ok((of.revision, text.clone()));
+        }
+        let text: Arc<str> = serde_json::to_string(&state.document(freshness))?.into();
+        *whole = Some((current, text.clone()));
+        Ok((current.revision, text))
+    }
+
+    /// Follows the store until cancelled, and renews what is published at half of its time.
+    pub async fn follow(&self, store: &dyn Store, cancelled: CancellationToken) {
+        let mut watch = Watch::new(store, self.published.borrow().revision);
+        let mut held_back = Vec::new();
+        let mut renewal = tokio::time::interval(self.max_staleness / 2);
+        renewal.tick().await;
+        loop {
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                _ = renewal.tick() => self.renew(Timestamp::now()),
+                changes = watch.next() => match changes {
+                    Ok(changes) => {
+                        held_back.extend(changes);
+                        self.publish(&mut held_back, Timestamp::now()).await;
+                    }
+                    Err(error) => {
+                        error!(error = %error, "failed to follow the store: what is published stays");
+                        tokio::time::sleep(RETRY_INTERVAL).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn renew(&self, now: Timestamp) {
+        self.published.send_modify(|published| published.issued_at = now);
+    }
+
+    async fn publish(&self, changes: &mut Vec<Change>, now: Timestamp) {
+        let freshness = Freshness { issued_at: now, max_staleness: self.max_staleness };
+        let before = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match next(before, changes, freshness).await {
+            Ok(state) => {
+                changes.clear();
+                let published = Published { revision: state.revision, issued_at: now };
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+                self.published.send_replace(published);
+                debug!(revision = published.revision, "published");
+            }
+            Err(error) => {
+                error!(error = format!("{error:#}"), "the state is not sound: what is published stays");
+            }
+        }
+    }
+
+    fn freshness(&self) -> Freshness {
+        Freshness { issued_at: self.published.borrow().issued_at, max_staleness: self.max_staleness }
+    }
+}
+
+async fn next(mut state: State, changes: &[Change], freshness: Freshness) -> anyhow::Result<State> {
+    for change in changes {
+        state.take_in(change.clone())?;
+    }
+    check(state, freshness).await
+}
+
+/// The state, where a gateway would take it up. A large one takes a while.
+async fn check(state: State, freshness: Freshness) -> anyhow::Result<State> {
+    let check = move || {
+        let snapshot = Snapshot::try_from(state.document(freshness))?;
+        Policy::new(snapshot.rules, snapshot.stale_at).context("the rules are not sound")?;
+        anyhow::Ok(state)
+    };
+    tokio::task::spawn_blocking(check).await?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What gateways serve from, held with the revision of each change, so that a delta is made from any revision.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
+use drover_api::snapshot::delta::{Changes, Delta};
+use drover_api::snapshot::{Document, FORMAT, READER_MIN};
+use jiff::Timestamp;
+
+use crate::objects::{Kept, ObjectsError, object};
+use crate::store::{Change, Revision};
+
+/// Objects of a kind and the latest that happened to each.
+type Latest<K> = BTreeMap<String, (Revision, Option<K>)>;
+
+#[derive(Clone, Default)]
+pub(super) struct State {
+    pub revision: Revision,
+    /// What was deleted before this revision is not known.
+    pub oldest: Revision,
+    clusters: Latest<Cluster>,
+    users: Latest<User>,
+    tokens: Latest<Token>,
+    roles: Latest<Role>,
+    bindings: Latest<Binding>,
+}
+
+/// How long what is published serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Freshness {
+    pub issued_at: Timestamp,
+    pub max_staleness: Duration,
+}
+
+impl State {
+    pub(super) fn known_since(oldest: Revision) -> Self {
+        Self { oldest, ..Self::default() }
+    }
+
+    /// Takes in a change; what is no part of a snapshot only counts.
+    pub(super) fn take_in(&mut self, change: Change) -> Result<(), ObjectsError> {
+        self.revision = self.revision.max(change.revision());
+        let kind = match &change {
+            Change::Put(record) => record.kind.as_str(),
+            Change::Deleted { kind, .. } => kind.as_str(),
+        };
+        match kind {
+            Cluster::KIND => take_in(&mut self.clusters, change),
+            User::KIND => take_in(&mut self.users, change),
+            Token::KIND => take_in(&mut self.tokens, change),
+            Role::KIND => take_in(&mut self.roles, change),
+            Binding::KIND => take_in(&mut self.bindings, change),
+            _other => Ok(()),
+        }
+    }
+
+    pub(super) fn document(&self, freshness: Freshness) -> Document {
+        Document {
+            format: FORMAT,
+            reader_min: READER_MIN,
+            revision: self.revision,
+            issued_at: freshness.issued_at,
+            max_staleness_s: freshness.max_staleness.as_secs(),
+            clusters: objects(&self.clusters),
+            users: objects(&self.users),
+            tokens: objects(&self.tokens),
+            roles: objects(&self.roles),
+            bindings: objects(&self.bindings),
+        }
+    }
+
+    /// None where only the whole state tells what happened since.
+    pub(super) fn delta(&self, from: Revision, freshness: Freshness) -> Option<Delta> {
+        (self.oldest..=self.revision).contains(&from).then(|| Delta {
+            format: FORMAT,
+            reader_min: READER_MIN,
+            from,
+            revision: self.revision,
+            issued_at: freshness.issued_at,
+            max_staleness_s: freshness.max_staleness.as_secs(),
+            clusters: since(&self.clusters, from),
+            users: since(&self.users, from),
+            tokens: since(&self.tokens, from),
+            roles: since(&self.roles, from),
+            bindings: since(&self.bindings, from),
+        })
+    }
+}
+
+fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), ObjectsError> {
+    let (key, revision, spec) = match change {
+        Change::Put(record) => (record.key.clone(), record.revision, Some(object::<K>(record)?.spec)),
+        Change::Deleted { key, revision, .. } => (key, revision, None),
+    };
+    if latest.get(&key).is_none_or(|(known, _)| *known < revision) {
+        latest.insert(key, (revision, spec));
+    }
+    Ok(())
+}
+
+fn objects<K: Kind>(latest: &Latest<K>) -> Vec<K> {
+    latest.values().filter_map(|(_, spec)| spec.clone()).collect()
+}
+
+fn since<K: Kind>(latest: &Latest<K>, from: Revision) -> Changes<K> {
+    let mut changes = Changes::default();
+    for (key, (revision, spec)) in latest {
+        match spec {
+            _ if *revision <= from => {}
+            Some(spec) => changes.put.push(spec.clone()),
+            None => changes.deleted.push(key.clone()),
+        }
+    }
+    changes
+}

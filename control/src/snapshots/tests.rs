@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use drover_api::kinds::Domain;
+use drover_api::snapshot::Document;
+
+use super::*;
+use crate::objects::Objects;
+use crate::seal::Seal;
+use crate::store::{Expected, Sqlite, Value};
+
+const STALENESS: Duration = Duration::from_secs(3600);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Fixture {
+    store: Arc<Sqlite>,
+    objects: Objects,
+    _folder: tempfile::TempDir,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
+    let objects = Objects::new(store.clone(), Seal::new(&[7; 32]));
+    Fixture { store, objects, _folder: folder }
+}
+
+fn cluster(name: &str) -> Cluster {
+    Cluster { name: name.to_owned(), id: format!("c-{name}"), projects: Default::default() }
+}
+
+fn viewer(name: &str, cluster: &str) -> Binding {
+    Binding {
+        name: name.to_owned(),
+        principal: "local:user/7".to_owned(),
+        role: "cluster-viewer".to_owned(),
+        domain: Domain::Cluster(format!("c-{cluster}")),
+        expires_at: None,
+    }
+}
+
+impl Fixture {
+    async fn load(&self) -> Arc<Snapshots> {
+        let now = Timestamp::now();
+        Arc::new(Snapshots::load(&*self.store, STALENESS, now).await.unwrap())
+    }
+
+    async fn put<K: crate::objects::Kept>(&self, spec: &K) -> Revision {
+        self.objects.create(spec, None).await.unwrap().metadata.revision
+    }
+
+    async fn delete(&self, cluster: &str) -> Revision {
+        let found = self.objects.get::<Cluster>(cluster).await.unwrap().unwrap();
+        self.objects.delete::<Cluster>(cluster, found.object.metadata.revision).await.unwrap()
+    }
+}
+
+fn document(snapshots: &Snapshots) -> Document {
+    serde_json::from_str(&snapshots.whole().unwrap().1).unwrap()
+}
+
+/// The document as a gateway has it that was at another, order aside.
+fn caught_up(mut from: Document, snapshots: &Snapshots) -> serde_json::Value {
+    from.apply(snapshots.delta(from.revision).unwrap()).unwrap();
+    from.clusters.sort_by(|one, other| one.name.cmp(&other.name));
+    serde_json::to_value(&from).unwrap()
+}
+
+async fn published(snapshots: &Snapshots, revision: Revision) {
+    let mut published = snapshots.published();
+    let reached = published.wait_for(|published| published.revision >= revision);
+    tokio::time::timeout(DEADLINE, reached).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_delta_makes_of_any_earlier_state_the_whole_one() {
+    let fixture = fixture();
+    fixture.put(&cluster("one")).await;
+    let before = document(&*fixture.load().await);
+    fixture.put(&cluster("two")).await;
+    let middle = document(&*fixture.load().await);
+    fixture.put(&cluster("three")).await;
+    fixture.delete("one").await;
+    fixture.delete("two").await;
+    fixture.put(&cluster("two")).await;
+    // As after a restart, which knows of deletions what the store does.
+    let snapshots = fixture.load().await;
+    let whole = serde_json::to_value(document(&snapshots)).unwrap();
+    let mut sorted: Document = serde_json::from_value(whole).unwrap();
+    sorted.clusters.sort_by(|one, other| one.name.cmp(&other.name));
+    let whole = serde_json::to_value(sorted).unwrap();
+    assert_eq!(caught_up(before, &snapshots), whole);
+    assert_eq!(caught_up(middle, &snapshots), whole);
+    let ahead = snapshots.published().borrow().revision + 1;
+    assert!(snapshots.delta(ahead).is_none(), "a store that went back asks for the whole state");
+}
+
+#[tokio::test]
+async fn what_is_written_is_published_and_what_is_not_sound_is_held_back_until_it_is() {
+    let fixture = fixture();
+    let snapshots = fixture.load().await;
+    let cancelled = CancellationToken::new();
+    let follow = tokio::spawn({
+        let (snapshots, store, cancelled) = (snapshots.clone(), fixture.store.clone(), cancelled.clone());
+        async move { snapshots.follow(&*store, cancelled).await }
+    });
+    let revision = fixture.put(&cluster("one")).await;
+    published(&snapshots, revision).await;
+    assert_eq!(document(&snapshots).clusters.len(), 1);
+
+    // Past the API: two clusters with one id, and the gateways must not see it.
+    let twin = Cluster { name: "twin".to_owned(), ..cluster("one") };
+    let unsound = fixture.put(&twin).await;
+    let more = fixture.put(&viewer("viewers", "one")).await;
+    let mut publications = snapshots.published();
+    publications.mark_unchanged();
+    fixture.delete("twin").await;
+    let mended = more + 1;
+    published(&snapshots, mended).await;
+    assert_eq!(publications.borrow().revision, mended);
+    let document = document(&snapshots);
+    assert_eq!((document.clusters.len(), document.bindings.len()), (1, 1));
+    assert!(unsound < mended);
+    cancelled.cancel();
+    tokio::time::timeout(DEADLINE, follow).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_is_renewed_at_half_of_its_time() {
+    let fixture = fixture();
+    let snapshots = fixture.load().await;
+    let first = *snapshots.published().borrow();
+    let mut published = snapshots.published();
+    let cancelled = CancellationToken::new();
+    let (follow, renewed) = (snapshots.follow(&*fixture.store, cancelled.clone()), async {
+        let begin = tokio::time::Instant::now();
+        published.changed().await.unwrap();
+        assert_eq!(begin.elapsed(), STALENESS / 2);
+        cancelled.cancel();
+        *published.borrow()
+    });
+    let ((), renewed) = tokio::join!(follow, renewed);
+    assert_eq!(renewed.revision, first.revision);
+    assert!(renewed.issued_at > first.issued_at);
+    let delta = snapshots.delta(first.revision).unwrap();
+    assert!(delta.is_renewal() && delta.issued_at == renewed.issued_at);
+}
+
+#[tokio::test]
+async fn a_store_with_an_object_of_a_newer_program_is_not_served_from() {
+    let fixture = fixture();
+    let spec = serde_json::to_vec(&cluster("one")).unwrap();
+    let newer = Value { format: Cluster::FORMAT + 1, spec, secret: None };
+    fixture.store.put(Cluster::KIND, "one", newer, Expected::Absent).await.unwrap();
+    let refused = Snapshots::load(&*fixture.store, STALENESS, Timestamp::now()).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("newer program"), "{refused}");
+}
