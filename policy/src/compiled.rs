@@ -136,6 +136,6 @@ fn resource(written: &str, resource: &str, subresource: Option<&str>) -> bool {
 }
 
 /// A path, or with `*` at the end a prefix, against a path.
-fn covers(written: &str, path: &str) -> bool {
+pub(crate) fn covers(written: &str, path: &str) -> bool {
     written.strip_suffix('*').map_or(written == path, |prefix| path.starts_with(prefix))
 }

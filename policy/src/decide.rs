@@ -9,12 +9,13 @@ use moka::sync::Cache;
 
 use crate::attributes::{Attributes, Target};
 use crate::compiled::{Compiled, Verdict};
-use crate::ids::{ClusterId, Subject};
+use crate::covers;
+use crate::ids::{ClusterId, RoleName, Subject};
 use crate::index::Index;
 use crate::model;
 use crate::permit::Permit;
 use crate::refusal::Refusal;
-use crate::rules::{InvalidRules, Rules};
+use crate::rules::{Domain, InvalidRules, Rules};
 
 /// Compiled permissions kept: 10,000 subjects in ten clusters each, at about 300 bytes.
 const COMPILED_ENTRIES_MAX: u64 = 100_000;
@@ -91,6 +92,11 @@ impl Policy {
             Verdict::Unmentioned if compiled.is_empty() => Err(Refusal::NoRole(Box::new(attributes))),
             Verdict::Unmentioned => Err(Refusal::NotPermitted(Box::new(attributes))),
         }
+    }
+
+    /// Whether a subject holds all that a role gives in a domain: only then it may give it to others.
+    pub fn covers(&self, subject: &Subject, role: &RoleName, domain: &Domain, now: SystemTime) -> bool {
+        now < self.expires_at && covers::covers(&self.index, subject, role, domain, now)
     }
 
     /// How many permissions this revision compiled itself, rather than kept.

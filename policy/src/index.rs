@@ -67,6 +67,10 @@ impl Index {
         Ok(Self { clusters, roles, held, bindings })
     }
 
+    pub(crate) fn role(&self, name: &RoleName) -> Option<&Flat> {
+        self.roles.get(name).map(Arc::as_ref)
+    }
+
     pub(crate) fn held(&self, principal: &Principal) -> &[Held] {
         self.held.get(principal).map_or(&[], Vec::as_slice)
     }

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod compiled;
+mod covers;
 mod decide;
 mod ids;
 mod index;
