@@ -20,6 +20,10 @@ use sha2::{Digest, Sha256};
 use crate::token::{CredentialHash, TokenId};
 
 pub const PATH: &str = "/v1/certificates";
+/// What agents check a gateway's certificate for.
+pub const GATEWAY_NAME: &str = "gateway.drover";
+/// What gateways check control's certificate for.
+pub const CONTROL_NAME: &str = "control.drover";
 /// Largest signing request, in bytes of DER: one for P-256 has about 250.
 pub const CSR_BYTES_MAX: usize = 4096;
 

@@ -151,7 +151,8 @@ pub enum SnapshotInvalid {
     TooNew { format: u32, reader_min: u32 },
 }
 
-impl Snapshot {
+impl Document {
+    /// Reads a document that this reader may use; what it says is checked as it becomes a [`Snapshot`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotInvalid> {
         if bytes.len() > DOCUMENT_BYTES_MAX {
             return Err(SnapshotInvalid::TooLarge(bytes.len()));
@@ -161,7 +162,13 @@ impl Snapshot {
         if reader_min > FORMAT {
             return Err(SnapshotInvalid::TooNew { format, reader_min });
         }
-        Self::try_from(serde_json::from_slice::<Document>(bytes)?)
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl Snapshot {
+    pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotInvalid> {
+        Self::try_from(Document::parse(bytes)?)
     }
 }
 

@@ -59,10 +59,15 @@ pub struct HashMalformed;
 
 /// Makes a token of 256 random bits.
 pub fn generate() -> Generated {
-    let id = TokenId(random_base62(ID_CHARS).to_ascii_lowercase());
+    let id = TokenId(random_id());
     let body = format!("{PREFIX}{id}_{}", random_base62(SECRET_CHARS));
     let secret = format!("{body}{}", checksum(&body));
     Generated { id, hash: CredentialHash::of(secret.as_bytes()), secret: Secret(secret) }
+}
+
+/// The stable part of a principal or an id, drawn so that it never comes twice.
+pub fn random_id() -> String {
+    random_base62(ID_CHARS).to_ascii_lowercase()
 }
 
 impl Presented {

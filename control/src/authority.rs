@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use drover_api::enrolment::{CONTROL_NAME, GATEWAY_NAME};
 use drover_api::kinds::{Kind, Process};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
@@ -13,10 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::objects::{Kept, Objects, ObjectsError};
 use crate::store::StoreError;
 
-/// What agents check a gateway's certificate for.
-pub const GATEWAY_NAME: &str = "gateway.drover";
-/// What gateways check control's certificate for.
-pub const CONTROL_NAME: &str = "control.drover";
 /// How far a process's clock may be behind ours.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -107,6 +104,23 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, CONTROL_NAME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = vec![SanType::DnsName(CONTROL_NAME.try_into()?)];
+        let key = KeyPair::generate()?;
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
+    }
+
+    /// A certificate with its key for the port of clients, under the names that they call it by.
+    pub fn door(&self, hosts: &[String], now: SystemTime) -> anyhow::Result<(String, String)> {
+        let mut params = leaf(now, CA_LIFETIME);
+        params.distinguished_name.push(DnType::CommonName, "drover");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        for host in hosts {
+            params.subject_alt_names.push(match host.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => {
+                    SanType::DnsName(host.as_str().try_into().with_context(|| format!("host {host:?}"))?)
+                }
+            });
+        }
         let key = KeyPair::generate()?;
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }

@@ -9,13 +9,14 @@ use drover_api::enrolment::{
 };
 use drover_api::kinds::{Cluster, Process, RegistrationToken};
 use drover_api::token::{CredentialHash, TokenId};
+use drover_enrol::process_of;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{Authority, CsrRefused};
 use crate::objects::{Objects, ObjectsError};
@@ -116,19 +117,6 @@ impl Enrolment {
             .verify(&renewal_message(csr), &signature.0)
             .ok()?;
         process_of(&certificate)
-    }
-}
-
-/// What the certificate's one URI name says.
-pub fn process_of(certificate: &X509Certificate<'_>) -> Option<Process> {
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _other => None,
-    });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) => Process::of_uri(uri).ok(),
-        _ => None,
     }
 }
 

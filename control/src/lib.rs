@@ -1,9 +1,24 @@
 //! Control: what is kept, who may enrol, and what gateways serve from.
 
-pub mod authority;
-pub mod enrolment;
-pub mod objects;
-pub mod passwords;
-pub mod seal;
-pub mod snapshots;
+pub mod config;
+pub mod run;
+
 pub mod store;
+
+pub mod seal;
+
+pub mod objects;
+
+pub mod passwords;
+
+pub mod authority;
+
+pub mod enrolment;
+
+pub mod snapshots;
+
+pub mod gateways;
+
+mod bootstrap;
+mod listener;
+mod routes;

@@ -16,7 +16,7 @@ pub fn signals() -> std::io::Result<Signals> {
 }
 
 impl Signals {
-    pub async fn wait(mut self) {
+    pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -4,8 +4,30 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use drover_daemon::shutdown::seconds;
+use drover_enrol::Server;
+
+/// What stands in for control: certificates and a snapshot that are kept by hand.
+#[derive(Clone, Debug, Args)]
+#[group(conflicts_with = "control")]
+pub struct Files {
+    /// Certificate chain that agents see (PEM), where there is no control.
+    #[arg(long, env = "DROVER_TUNNEL_CERT", required = false)]
+    pub tunnel_cert: PathBuf,
+
+    /// Key of --tunnel-cert (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_KEY", required = false)]
+    pub tunnel_key: PathBuf,
+
+    /// Authority that agents' certificates come from (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_CA", required = false)]
+    pub tunnel_ca: PathBuf,
+
+    /// Snapshot to serve from. Replaced files are taken up within a second.
+    #[arg(long, env = "DROVER_SNAPSHOT", required = false)]
+    pub snapshot: PathBuf,
+}
 
 /// The gateway of Drover: one door to all Kubernetes clusters.
 #[derive(Clone, Debug, Parser)]
@@ -31,21 +53,20 @@ pub struct Config {
     #[arg(long, env = "DROVER_TLS_KEY")]
     pub tls_key: PathBuf,
 
-    /// Certificate chain that agents see (PEM).
-    #[arg(long, env = "DROVER_TUNNEL_CERT")]
-    pub tunnel_cert: PathBuf,
+    /// Control, as HOST:PORT: it gives this gateway its certificate, and pushes what to serve from.
+    #[arg(long, env = "DROVER_CONTROL", requires = "state")]
+    pub control: Option<Server>,
 
-    /// Key of --tunnel-cert (PEM).
-    #[arg(long, env = "DROVER_TUNNEL_KEY")]
-    pub tunnel_key: PathBuf,
+    /// Folder of this gateway's own: its certificate and the last that control pushed.
+    #[arg(long, env = "DROVER_STATE")]
+    pub state: Option<PathBuf>,
 
-    /// Authority that agents' certificates come from (PEM).
-    #[arg(long, env = "DROVER_TUNNEL_CA")]
-    pub tunnel_ca: PathBuf,
+    /// Registration token that the first start gets a certificate with (a file).
+    #[arg(long, env = "DROVER_REGISTRATION_TOKEN_FILE")]
+    pub registration_token_file: Option<PathBuf>,
 
-    /// Snapshot to serve from. Replaced files are taken up within a second.
-    #[arg(long, env = "DROVER_SNAPSHOT")]
-    pub snapshot: PathBuf,
+    #[command(flatten)]
+    pub files: Option<Files>,
 
     /// File that audit events are appended to, one JSON object a line.
     #[arg(long, env = "DROVER_AUDIT_LOG")]

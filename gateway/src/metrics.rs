@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     connections: Gauge,
     handshakes_failed: Counter,
     sessions: Gauge,
+    control_connected: Gauge,
     snapshot_revision: Gauge,
     snapshots_refused: Counter,
     audit_dropped: Counter,
@@ -48,6 +49,7 @@ impl Metrics {
         describe_gauge!("gateway_connections", "Client connections.");
         describe_counter!("gateway_handshakes_failed_total", "TLS handshakes with clients that failed.");
         describe_gauge!("gateway_tunnel_sessions", "Sessions that agents hold here.");
+        describe_gauge!("gateway_control_connected", "1 while control pushes to this gateway.");
         describe_gauge!("gateway_snapshot_revision", "Revision of the snapshot in use.");
         describe_counter!("gateway_snapshots_refused_total", "Snapshots that could not be used.");
         describe_counter!(
@@ -67,6 +69,7 @@ impl Metrics {
             connections: gauge!("gateway_connections"),
             handshakes_failed: counter!("gateway_handshakes_failed_total"),
             sessions: gauge!("gateway_tunnel_sessions"),
+            control_connected: gauge!("gateway_control_connected"),
             snapshot_revision: gauge!("gateway_snapshot_revision"),
             snapshots_refused: counter!("gateway_snapshots_refused_total"),
             audit_dropped: counter!("gateway_audit_events_dropped_total"),
@@ -121,6 +124,10 @@ impl Metrics {
 
     pub(crate) fn snapshot_taken_up(&self, revision: u64) {
         self.snapshot_revision.set(revision as f64);
+    }
+
+    pub(crate) fn control_connected(&self, connected: bool) {
+        self.control_connected.set(f64::from(u8::from(connected)));
     }
 
     pub(crate) fn snapshot_refused(&self) {

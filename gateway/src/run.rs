@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use drover_daemon::admin::{self, Readiness};
 use drover_daemon::{logging, shutdown};
-use drover_tunnel::{Limits, Tls};
+use drover_tunnel::Limits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -19,7 +19,8 @@ use crate::listener::{self, Listener};
 use crate::metrics::{DURATION, DURATION_BUCKETS_S, Metrics};
 use crate::proxy::Proxy;
 use crate::sessions::Sessions;
-use crate::snapshot::{Current, File};
+use crate::snapshot::Current;
+use crate::source::Source;
 use crate::tunnels;
 
 /// Pingora reports each client that leaves a watch: our own records say that better.
@@ -45,20 +46,21 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let prometheus = drover_daemon::metrics::install(&[(DURATION, &DURATION_BUCKETS_S)])?;
     let metrics = Arc::new(Metrics::new());
-    let signals = shutdown::signals()?;
+    let mut signals = shutdown::signals()?;
     let cancelled = CancellationToken::new();
     let tasks = TaskTracker::new();
 
     let current = Arc::new(Current::new());
-    let mut file = File::new(&config.snapshot);
-    file.look(&current, &metrics).await;
+    let source = tokio::select! {
+        source = Source::open(&config, &current, &metrics, &cancelled) => source?,
+        () = signals.wait() => return Ok(()),
+    };
 
     let certificates = Certificates::load(&config.tls_cert, &config.tls_key)?;
     let (audit, writer) = audit::open(&config.audit_log, metrics.clone()).await?;
     let writer = tokio::spawn(writer.run());
     let sessions = Arc::new(Sessions::new());
-    let tls = Tls::load(&config.tunnel_cert, &config.tunnel_key, &config.tunnel_ca)?;
-    let tunnel = drover_tunnel::Listener::bind(config.tunnel_listen, &tls, Limits::default())
+    let tunnel = drover_tunnel::Listener::bind(config.tunnel_listen, &source.tls()?, Limits::default())
         .with_context(|| format!("failed to listen for tunnels on {}", config.tunnel_listen))?;
     let tunnel = Arc::new(tunnel);
     let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone());
@@ -78,7 +80,7 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
 
     let clients = TaskTracker::new();
     let accepting = CancellationToken::new();
-    tasks.spawn(file.follow(current.clone(), metrics.clone(), cancelled.clone()));
+    source.follow(&tunnel, &current, &metrics, &tasks, &cancelled);
     tasks.spawn(certificates.reload(cancelled.clone()));
     tasks.spawn(tunnels::follow(current.clone(), sessions.clone(), cancelled.clone()));
     let (held, stop) = (tasks.clone(), cancelled.clone());

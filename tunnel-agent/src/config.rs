@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use drover_daemon::shutdown::seconds;
+use drover_enrol::{HostPortInvalid, Server};
 
 use crate::upstream::Address;
 
@@ -76,15 +77,11 @@ pub struct Gateway {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiServer(pub(crate) Address);
 
-#[derive(Debug, thiserror::Error)]
-#[error("must be HOST:PORT, an IPv6 host in brackets")]
-pub struct HostPortInvalid;
-
 impl FromStr for Gateway {
     type Err = HostPortInvalid;
 
     fn from_str(text: &str) -> Result<Self, HostPortInvalid> {
-        let (host, port) = host_port(text)?;
+        let Server { host, port } = text.parse()?;
         Ok(Self { server_name: host.clone(), host, port })
     }
 }
@@ -116,7 +113,7 @@ impl FromStr for ApiServer {
     type Err = HostPortInvalid;
 
     fn from_str(text: &str) -> Result<Self, HostPortInvalid> {
-        let (host, port) = host_port(text)?;
+        let Server { host, port } = text.parse()?;
         Ok(Self(Address { host, port }))
     }
 }
@@ -129,41 +126,5 @@ impl Config {
             None => gateway.clone(),
         };
         self.gateways.iter().map(named).collect()
-    }
-}
-
-fn host_port(text: &str) -> Result<(String, u16), HostPortInvalid> {
-    let (host, port) = text.rsplit_once(':').ok_or(HostPortInvalid)?;
-    let port = port.parse().ok().filter(|port| *port > 0).ok_or(HostPortInvalid)?;
-    let host = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.strip_suffix(']').ok_or(HostPortInvalid)?,
-        None => host,
-    };
-    let bare_v6 = host.contains(':') && !text.starts_with('[');
-    let sound =
-        !host.is_empty() && !bare_v6 && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-    if sound { Ok((host.to_owned(), port)) } else { Err(HostPortInvalid) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_and_ports_are_read_strictly() {
-        for (text, expected) in [
-            ("gateway.example:8444", Some(("gateway.example", 8444))),
-            ("127.0.0.1:1", Some(("127.0.0.1", 1))),
-            ("[::1]:8444", Some(("::1", 8444))),
-            ("::1:8444", None),
-            ("gateway.example", None),
-            ("gateway.example:0", None),
-            ("gateway.example:http", None),
-            ("https://gateway.example:443", None),
-            (":8444", None),
-        ] {
-            let found = host_port(text).ok();
-            assert_eq!(found.as_ref().map(|(host, port)| (host.as_str(), *port)), expected, "{text}");
-        }
     }
 }

@@ -36,7 +36,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let prometheus = drover_daemon::metrics::install(&[])?;
     let metrics = Arc::new(Metrics::new());
-    let signals = shutdown::signals()?;
+    let mut signals = shutdown::signals()?;
     let cancelled = CancellationToken::new();
     let (tasks, connections) = (TaskTracker::new(), TaskTracker::new());
 

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use quinn::{ConnectError, ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{ClientConfig, ConnectError, ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
 use thiserror::Error;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use crate::limits::{CLOSE_LINGER, HANDSHAKE_TIMEOUT, Limits};
 use crate::peer::{PeerId, PeerRefused, Usage};
 use crate::session::{End, Session};
 use crate::socket::{self, BindError};
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsError};
 use crate::transport;
 
 /// Why a gateway could not be dialled.
@@ -40,6 +40,8 @@ pub enum DialError {
 /// Dials with one certificate, as one process instance.
 pub struct Dialer {
     endpoint: Endpoint,
+    config: RwLock<ClientConfig>,
+    limits: Limits,
     ledger: Arc<Ledger>,
     instance: InstanceId,
     tasks: TaskTracker,
@@ -51,11 +53,17 @@ impl Dialer {
     pub fn new(tls: &Tls, limits: Limits) -> Result<Self, BindError> {
         let config = transport::dialer(tls, &limits)?;
         let socket = socket::bind_any()?;
-        let mut endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
-        endpoint.set_default_client_config(config);
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+        let config = RwLock::new(config);
         let (ledger, tasks, cancelled) = (Ledger::new(limits), TaskTracker::new(), CancellationToken::new());
         tasks.spawn(ledger.clone().run(cancelled.clone()));
-        Ok(Self { endpoint, ledger, instance: InstanceId::random(), tasks, cancelled })
+        Ok(Self { endpoint, config, limits, ledger, instance: InstanceId::random(), tasks, cancelled })
+    }
+
+    /// Shows another certificate from the next dial on; sessions that are up stay.
+    pub fn renew(&self, tls: &Tls) -> Result<(), TlsError> {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = transport::dialer(tls, &self.limits)?;
+        Ok(())
     }
 
     /// Opens a session with the gateway at `address`, whose certificate must be for `server_name`.
@@ -64,7 +72,9 @@ impl Dialer {
     }
 
     async fn meet(&self, address: SocketAddr, server_name: &str) -> Result<Session, DialError> {
-        let connection = self.endpoint.connect(self.reachable(address), server_name)?.await?;
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let connecting = self.endpoint.connect_with(config, self.reachable(address), server_name)?;
+        let connection = connecting.await?;
         let refuse = |reason: CloseReason| connection.close(reason.code(), reason.to_string().as_bytes());
         let peer =
             PeerId::of(&connection, Usage::Listener).inspect_err(|_| refuse(CloseReason::IdentityInvalid))?;

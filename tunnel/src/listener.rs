@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -24,7 +24,7 @@ use crate::limits::{
 use crate::peer::{PeerId, Usage};
 use crate::session::{End, Session, SessionId};
 use crate::socket::{self, BindError};
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsError};
 use crate::transport;
 
 pub struct Listener {
@@ -43,6 +43,8 @@ struct Shared {
     waiting: mpsc::Sender<Session>,
     /// Every session that is up, for a drain.
     up: DashMap<SessionId, Session>,
+    /// Held while the endpoint's certificate changes: a drain takes it away for good.
+    draining: std::sync::Mutex<bool>,
 }
 
 impl Listener {
@@ -60,6 +62,7 @@ impl Listener {
             handshakes: AtomicUsize::new(0),
             waiting,
             up: DashMap::new(),
+            draining: std::sync::Mutex::new(false),
         });
         let (tasks, cancelled) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(run(shared.clone(), tasks.clone(), cancelled.clone()));
@@ -76,8 +79,19 @@ impl Listener {
         self.shared.endpoint.local_addr()
     }
 
+    /// Shows another certificate from the next handshake on; sessions that are up stay.
+    pub fn renew(&self, tls: &Tls) -> Result<(), TlsError> {
+        let config = transport::listener(tls)?;
+        let draining = self.shared.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*draining {
+            self.shared.endpoint.set_server_config(Some(config));
+        }
+        Ok(())
+    }
+
     /// Takes no further agents and asks those that are here to go elsewhere; their open streams go on.
     pub fn goaway(&self, pace: Option<Duration>) {
+        *self.shared.draining.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.endpoint.set_server_config(None);
         for session in &self.shared.up {
             session.goaway(pace);

@@ -6,13 +6,15 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may name what: the packages that alone depend on it directly.
-const OWNERS: [(&str, &[&str]); 6] = [
+const OWNERS: [(&str, &[&str]); 8] = [
+    ("axum", &["drover-control"]),
     ("casbin", &["drover-policy"]),
     ("h2", &["drover-testkit", "drover-tunnel"]),
     ("pingora", &["drover-gateway"]),
     ("quinn", &["drover-tunnel"]),
     ("quinn-proto", &["drover-tunnel"]),
     ("rusqlite", &["drover-control"]),
+    ("tonic", &["drover-sync"]),
 ];
 /// Second TLS stacks and providers, and what brings them.
 const BANNED: [&str; 6] = ["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys", "reqwest"];
@@ -21,10 +23,12 @@ const FLOORS: [(&str, [u64; 3]); 3] =
     [("pingora-core", [0, 9, 1]), ("quinn-proto", [0, 11, 17]), ("rustls", [0, 23, 46])];
 const DEPLOYABLES: [&str; 3] = ["drover-control", "drover-gateway", "drover-tunnel-agent"];
 /// What each library of ours may use of ours.
-const LIBRARIES: [(&str, &[&str]); 4] = [
+const LIBRARIES: [(&str, &[&str]); 6] = [
     ("drover-api", &["drover-policy"]),
     ("drover-daemon", &[]),
+    ("drover-enrol", &["drover-api"]),
     ("drover-policy", &[]),
+    ("drover-sync", &["drover-api"]),
     ("drover-tunnel", &[]),
 ];
 /// What a pure decision has no use for.

@@ -1,0 +1,201 @@
+//! What the REST API under `/v1` takes and gives, beside the kinds themselves.
+//!
+//! `/v1/<plural>` lists (GET) and creates (POST); `/v1/<plural>/<key>` reads (GET), replaces (PUT) and deletes
+//! (DELETE). Refusals are Kubernetes Statuses.
+
+use drover_policy::{ClusterId, Principal};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::kinds::{
+    Binding, Cluster, Domain, Kind, Object, Process, RegistrationToken, Role, Token, TokenKind, TokenScope,
+    User,
+};
+
+pub const PREFIX: &str = "/v1";
+pub const LOGIN: &str = "/v1/login";
+/// Who the caller is.
+pub const SELF: &str = "/v1/self";
+/// The group of our kinds in rules.
+pub const API_GROUP: &str = "drover.io";
+/// Gateways that have not applied a change are named here (RFC 7234, section 5.5, as Kubernetes uses it).
+pub const WARNING: &str = "warning";
+
+/// A kind that the API serves, and what makes one.
+pub trait Served: Kind {
+    type Create: Serialize + serde::de::DeserializeOwned + Send;
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct List<K> {
+    pub items: Vec<Object<K>>,
+}
+
+/// An object that was made, and what is shown only this once.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Created<K> {
+    pub object: Object<K>,
+    /// Of a token: the token. Of a user whose password was drawn: the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    pub name: String,
+    pub password: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Caller {
+    pub user: Object<User>,
+    /// The token that says so.
+    pub token: Object<Token>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateUser {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Absent: one is drawn and shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateToken {
+    pub kind: TokenKind,
+    pub scope: TokenScope,
+    /// Absent: what is usual for the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_s: Option<u64>,
+    /// Name of the owner; absent: the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCluster {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateRegistrationToken {
+    pub process: Process,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_s: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateBinding {
+    /// Absent: one is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub principal: String,
+    pub role: String,
+    pub domain: Domain,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Served for User {
+    type Create = CreateUser;
+}
+
+impl Served for Token {
+    type Create = CreateToken;
+}
+
+impl Served for Cluster {
+    type Create = CreateCluster;
+}
+
+impl Served for RegistrationToken {
+    type Create = CreateRegistrationToken;
+}
+
+impl Served for Role {
+    type Create = Role;
+}
+
+impl Served for Binding {
+    type Create = CreateBinding;
+}
+
+/// Whose rules decide about an object: a cluster's, or Drover's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Cluster(ClusterId),
+    Drover,
+}
+
+/// Where an object is, and whose it is.
+pub trait Placed {
+    fn place(&self) -> Place;
+
+    fn owner(&self) -> Option<Principal> {
+        None
+    }
+}
+
+impl Placed for User {
+    fn place(&self) -> Place {
+        Place::Drover
+    }
+
+    fn owner(&self) -> Option<Principal> {
+        Principal::parse(&self.principal).ok()
+    }
+}
+
+impl Placed for Token {
+    fn place(&self) -> Place {
+        Place::Drover
+    }
+
+    fn owner(&self) -> Option<Principal> {
+        Principal::parse(&self.user).ok()
+    }
+}
+
+impl Placed for Role {
+    fn place(&self) -> Place {
+        Place::Drover
+    }
+}
+
+impl Placed for Cluster {
+    fn place(&self) -> Place {
+        ClusterId::parse(&self.id).map_or(Place::Drover, Place::Cluster)
+    }
+}
+
+impl Placed for RegistrationToken {
+    fn place(&self) -> Place {
+        match &self.process {
+            Process::Agent(cluster) => Place::Cluster(cluster.clone()),
+            Process::Gateway(_) => Place::Drover,
+        }
+    }
+}
+
+impl Placed for Binding {
+    fn place(&self) -> Place {
+        match &self.domain {
+            Domain::Cluster(cluster) | Domain::Project { cluster, .. } => {
+                ClusterId::parse(cluster).map_or(Place::Drover, Place::Cluster)
+            }
+            Domain::Global => Place::Drover,
+        }
+    }
+}

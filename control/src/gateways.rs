@@ -1,0 +1,234 @@
+//! The gateways that follow: each gets the next push once it has applied the last, and all know who has what.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use drover_api::snapshot::FORMAT;
+use drover_api::snapshot::delta::Delta;
+use drover_api::sync::{CHUNK_BYTES, FromControl, FromGateway, MESSAGE_BYTES_MAX};
+use drover_sync::{Gateway, Push, Status};
+use metrics::Counter;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::snapshots::{Published, Snapshots};
+use crate::store::Revision;
+
+/// How long a gateway may take to say what it has.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a gateway may take to apply a push: a large state takes seconds.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest delta, in bytes: a message has something around it.
+const DELTA_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
+
+/// Who follows, and the revision that each serves from.
+pub struct Gateways {
+    applied: watch::Sender<BTreeMap<String, Applied>>,
+    calls: Mutex<u64>,
+    /// For how long a gateway that is gone may serve from what it has.
+    max_staleness: Duration,
+    stopping: CancellationToken,
+    deltas: Counter,
+    wholes: Counter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Applied {
+    revision: Option<Revision>,
+    /// A gateway that calls again replaces its entry; what remains of the former call leaves it.
+    call: u64,
+    /// Since when it follows no more. It may still serve, from what it has.
+    gone: Option<Instant>,
+}
+
+impl Gateways {
+    /// Calls end once `stopping` is cancelled.
+    pub fn new(max_staleness: Duration, stopping: CancellationToken) -> Self {
+        Self {
+            applied: watch::Sender::default(),
+            calls: Mutex::default(),
+            max_staleness,
+            stopping,
+            deltas: metrics::counter!("control_pushes_total", "kind" => "delta"),
+            wholes: metrics::counter!("control_pushes_total", "kind" => "whole"),
+        }
+    }
+
+    /// Waits until all that follow serve from the revision; names those that may serve from an older one still.
+    pub async fn wait_applied(&self, revision: Revision, deadline: Duration) -> Vec<String> {
+        let is_late = |applied: &Applied| applied.revision.is_none_or(|has| has < revision);
+        let mut receiver = self.applied.subscribe();
+        let reached =
+            receiver.wait_for(|all| all.values().all(|applied| applied.gone.is_some() || !is_late(applied)));
+        // Past the deadline, who is late is named all the same.
+        drop(timeout(deadline, reached).await);
+        let all = self.applied.borrow();
+        let may_serve =
+            |applied: &Applied| applied.gone.is_none_or(|gone| gone.elapsed() < self.max_staleness);
+        let late = all.iter().filter(|(_, applied)| is_late(applied) && may_serve(applied));
+        late.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Sees to one call until it ends.
+    pub async fn push(self: Arc<Self>, name: String, snapshots: Arc<Snapshots>, from: Gateway, to: Push) {
+        let entry = Entry::new(self.clone(), name.clone());
+        info!(gateway = %name, "gateway follows");
+        let ended = Call { gateways: self, entry, snapshots, from, to: &to }.run().await;
+        info!(gateway = %name, reason = ended.message(), "gateway follows no more");
+        to.refuse(ended).await;
+    }
+}
+
+struct Call<'a> {
+    gateways: Arc<Gateways>,
+    entry: Entry,
+    snapshots: Arc<Snapshots>,
+    from: Gateway,
+    to: &'a Push,
+}
+
+impl Call<'_> {
+    /// Why it ended.
+    async fn run(mut self) -> Status {
+        let Err(ended) = self.pushes().await;
+        ended
+    }
+
+    async fn pushes(&mut self) -> Result<Infallible, Status> {
+        let mut published = self.snapshots.published();
+        let stopping = self.gateways.stopping.clone();
+        let mut has = self.hello().await?;
+        self.entry.applied(has);
+        loop {
+            let next = *published.borrow_and_update();
+            if has != Some(next.revision) || self.entry.renewed != Some(next) {
+                has = self.push(has, next).await?;
+                self.entry.renewed = Some(next);
+                self.entry.applied(has);
+            }
+            tokio::select! {
+                changed = published.changed() => {
+                    changed.map_err(|_| Status::unavailable("control stops"))?;
+                }
+                said = self.from.next() => return Err(unexpected(said)),
+                () = stopping.cancelled() => return Err(Status::unavailable("control stops")),
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Result<Option<Revision>, Status> {
+        let said = timeout(HELLO_TIMEOUT, self.from.next()).await;
+        match said.map_err(|_| Status::deadline_exceeded("the gateway said no hello"))? {
+            // What this control pushes needs no newer reader than the first.
+            Some(Ok(FromGateway::Hello { format: 1.., revision })) => Ok(revision),
+            said => Err(unexpected(said)),
+        }
+    }
+
+    /// Brings the gateway to what is published, and says what it has then.
+    async fn push(&mut self, has: Option<Revision>, next: Published) -> Result<Option<Revision>, Status> {
+        let delta = has.and_then(|has| self.snapshots.delta(has)).filter(is_sendable);
+        if let Some(delta) = delta {
+            let revision = delta.revision;
+            self.gateways.deltas.increment(1);
+            self.to.send(FromControl::Delta(Box::new(delta))).await?;
+            if self.applied(revision).await? {
+                return Ok(Some(revision));
+            }
+            warn!(revision, "the gateway refused a delta: it gets the whole state");
+        }
+        let (revision, text) = self.snapshots.whole().map_err(|error| Status::internal(error.to_string()))?;
+        self.gateways.wholes.increment(1);
+        let mut rest: &str = &text;
+        while !rest.is_empty() {
+            let chunk = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
+            rest = chunk.1;
+            let chunk = FromControl::Chunk { text: chunk.0.to_owned(), last: rest.is_empty() };
+            timeout(APPLY_TIMEOUT, self.to.send(chunk))
+                .await
+                .map_err(|_| Status::deadline_exceeded("the gateway reads too slowly"))??;
+        }
+        if self.applied(revision).await? {
+            return Ok(Some(revision));
+        }
+        Err(Status::failed_precondition(format!("the gateway refuses revision {}", next.revision)))
+    }
+
+    /// Whether the gateway serves from the revision that was pushed.
+    async fn applied(&mut self, pushed: Revision) -> Result<bool, Status> {
+        let said = timeout(APPLY_TIMEOUT, self.from.next()).await;
+        match said.map_err(|_| Status::deadline_exceeded("the gateway applied nothing in time"))? {
+            Some(Ok(FromGateway::Applied { revision })) if revision == pushed => Ok(true),
+            Some(Ok(FromGateway::Refused { revision, problem })) if revision == pushed => {
+                warn!(revision, problem, "push refused");
+                Ok(false)
+            }
+            said => Err(unexpected(said)),
+        }
+    }
+}
+
+/// What would not fit into a message goes as the whole state, in chunks.
+fn is_sendable(delta: &Delta) -> bool {
+    serde_json::to_vec(delta).is_ok_and(|bytes| bytes.len() <= DELTA_BYTES_MAX)
+}
+
+fn unexpected(said: Option<Result<FromGateway, Status>>) -> Status {
+    match said {
+        None => Status::cancelled("the gateway ended the call"),
+        Some(Err(status)) => status,
+        Some(Ok(_)) => Status::invalid_argument(format!(
+            "the gateway said what was not asked; control speaks format {FORMAT}"
+        )),
+    }
+}
+
+/// A call's place among those that follow; it leaves with the call.
+struct Entry {
+    gateways: Arc<Gateways>,
+    name: String,
+    call: u64,
+    renewed: Option<Published>,
+}
+
+impl Entry {
+    fn new(gateways: Arc<Gateways>, name: String) -> Self {
+        let call = {
+            let mut calls = gateways.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            *calls += 1;
+            *calls
+        };
+        let entry = Self { gateways, name, call, renewed: None };
+        // What it had when it was last here, it has at least: its hello says more.
+        let known = entry.gateways.applied.borrow().get(&entry.name).and_then(|known| known.revision);
+        entry.applied(known);
+        entry
+    }
+
+    fn applied(&self, revision: Option<Revision>) {
+        let (name, call) = (self.name.clone(), self.call);
+        self.gateways.applied.send_modify(|applied| {
+            // A call that was replaced is silent from then on.
+            if applied.get(&name).is_none_or(|known| known.call <= call) {
+                applied.insert(name, Applied { revision, call, gone: None });
+            }
+        });
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.gateways.applied.send_modify(|applied| {
+            if let Some(known) = applied.get_mut(&self.name)
+                && known.call == self.call
+            {
+                known.gone = Some(Instant::now());
+            }
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! What is answered where.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use drover_api::enrolment::{self, Answer};
+use drover_api::kinds::Process;
+use drover_api::status::Status;
+use drover_api::sync::FOLLOW;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use crate::enrolment::{Enrolment, EnrolmentRefused};
+use crate::gateways::Gateways;
+use crate::listener::Peer;
+use crate::snapshots::Snapshots;
+
+/// Largest body of a request.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Everything that requests need.
+pub(crate) struct Control {
+    pub enrolment: Enrolment,
+    pub snapshots: Arc<Snapshots>,
+    pub gateways: Arc<Gateways>,
+    /// Calls of gateways, which outlive the requests that began them.
+    pub calls: TaskTracker,
+}
+
+/// A refusal on its way out.
+pub(crate) struct Refused(pub Status);
+
+pub(crate) fn router(control: Arc<Control>) -> Router {
+    Router::new()
+        .route(enrolment::PATH, post(certificates))
+        .route(FOLLOW, post(follow))
+        .fallback(async || Refused(Status::failure(404, "NotFound", "there is nothing here")))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(control)
+}
+
+async fn certificates(
+    State(control): State<Arc<Control>>,
+    request: Result<Json<enrolment::Request>, JsonRejection>,
+) -> Result<Json<Answer>, Refused> {
+    let Json(request) = request?;
+    let answer = control.enrolment.enrol(request, SystemTime::now()).await?;
+    Ok(Json(answer))
+}
+
+/// Only gateways may follow: what is pushed names every user and every rule.
+async fn follow(
+    State(control): State<Arc<Control>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> http::Response<drover_sync::Body> {
+    let Some(Process::Gateway(name)) = peer else {
+        let status = drover_sync::Status::permission_denied("only a gateway's certificate may follow");
+        return status.into_http();
+    };
+    let (calls, snapshots, gateways) =
+        (control.calls.clone(), control.snapshots.clone(), control.gateways.clone());
+    drover_sync::serve(request, move |from, to| {
+        calls.spawn(gateways.push(name, snapshots, from, to));
+    })
+    .await
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (code, Json(self.0)).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refused {
+    fn from(rejection: JsonRejection) -> Self {
+        let reason = match rejection.status().as_u16() {
+            413 => "RequestEntityTooLarge",
+            415 => "UnsupportedMediaType",
+            _ => "BadRequest",
+        };
+        Self(Status::failure(rejection.status().as_u16(), reason, rejection.body_text()))
+    }
+}
+
+impl From<EnrolmentRefused> for Refused {
+    fn from(refused: EnrolmentRefused) -> Self {
+        let message = refused.to_string();
+        info!(problem = message, "enrolment refused");
+        Self(match refused {
+            EnrolmentRefused::CertificateInvalid | EnrolmentRefused::TokenInvalid => {
+                Status::failure(401, "Unauthorized", message)
+            }
+            EnrolmentRefused::ClusterUnknown => Status::failure(403, "Forbidden", message),
+            EnrolmentRefused::Csr(_) | EnrolmentRefused::CsrTooLarge => Status::invalid("csr", message),
+            EnrolmentRefused::Unavailable(error) => unavailable(&error),
+        })
+    }
+}
+
+/// What went wrong inside is for the log alone.
+pub(crate) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Status {
+    error!(error, "a request failed");
+    Status::failure(500, "InternalError", "control failed: its log says why")
+}

@@ -1,0 +1,93 @@
+//! Puts control together, runs it, and takes it down in order.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use drover_daemon::admin::{self, Readiness};
+use drover_daemon::{logging, shutdown};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::authority::Authority;
+use crate::config::{Command, Config, Files, Serve};
+use crate::enrolment::Enrolment;
+use crate::gateways::Gateways;
+use crate::listener::{self, Listener};
+use crate::objects::Objects;
+use crate::routes::{self, Control};
+use crate::seal::Seal;
+use crate::snapshots::Snapshots;
+use crate::store::{Sqlite, Store};
+
+/// How long the tasks of control may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a second TLS provider was installed")?;
+    match config.command {
+        Command::Bootstrap(bootstrap) => crate::bootstrap::run(bootstrap).await,
+        Command::Serve(serve) => {
+            logging::init("")?;
+            self::serve(serve).await
+        }
+    }
+}
+
+/// The store with its key, and what is kept in it.
+pub(crate) fn open(files: &Files) -> anyhow::Result<(Arc<dyn Store>, Objects)> {
+    let seal = Seal::from_file(&files.key_file)?;
+    let store = Sqlite::open(&files.store)
+        .with_context(|| format!("failed to open the store {}", files.store.display()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    Ok((store.clone(), Objects::new(store, seal)))
+}
+
+async fn serve(config: Serve) -> anyhow::Result<()> {
+    let prometheus = drover_daemon::metrics::install(&[])?;
+    let mut signals = shutdown::signals()?;
+    let (store, objects) = open(&config.files)?;
+    let authority = Arc::new(Authority::load(&objects, config.files.certificate_lifetime).await?);
+    let snapshots = Snapshots::load(&*store, config.max_staleness, Timestamp::now()).await;
+    let snapshots = Arc::new(snapshots.context("failed to make a snapshot out of the store")?);
+    let stopping = CancellationToken::new();
+    let gateways = Arc::new(Gateways::new(config.max_staleness, stopping.clone()));
+    let calls = TaskTracker::new();
+    let control = Control {
+        enrolment: Enrolment::new(objects, authority.clone())?,
+        snapshots: snapshots.clone(),
+        gateways,
+        calls: calls.clone(),
+    };
+    let listener = Listener::bind(config.listen, listener::tls(&authority, SystemTime::now())?).await?;
+    let (tasks, connections, cancelled) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+    let readiness = Readiness::new();
+    let admin = admin::serve(config.admin_listen, readiness.clone(), prometheus, cancelled.clone()).await?;
+    info!(listen = %listener.local_addr()?, admin = %admin.local_addr(), "control serving");
+
+    let stop = cancelled.clone();
+    tasks.spawn(async move { snapshots.follow(&*store, stop).await });
+    let router = routes::router(Arc::new(control));
+    tasks.spawn(listener.serve(router, connections.clone(), stopping.clone()));
+
+    signals.wait().await;
+    info!("stopping");
+    readiness.stop();
+    stopping.cancel();
+    connections.close();
+    if tokio::time::timeout(config.drain_deadline, connections.wait()).await.is_err() {
+        warn!(connections = connections.len(), "connections cut off: the drain deadline has passed");
+    }
+    cancelled.cancel();
+    tasks.close();
+    calls.close();
+    if tokio::time::timeout(END_TIMEOUT, async { (tasks.wait().await, calls.wait().await) }).await.is_err() {
+        warn!("tasks cut off: they did not end in time");
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! A certificate with its key and the authority of all, and the folder that they are kept in.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, ensure};
+use drover_api::kinds::Process;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use serde::{Deserialize, Serialize};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// All PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+    pub ca: String,
+}
+
+/// Where an identity is kept between starts: one file, for its owner only.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Identity {
+    /// Checks that an authority's certificate is for the key, and says which process it names.
+    pub fn check(&self, now: SystemTime) -> anyhow::Result<Process> {
+        let (chain, key) = (self.chain()?, self.key()?);
+        let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+        rustls::sign::CertifiedKey::new(chain.clone(), key)
+            .keys_match()
+            .context("the certificate is not for the key")?;
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca()?)?;
+        let verifier = WebPkiClientVerifier::builder(roots.into()).build()?;
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH)?);
+        let leaf = chain.first().context("there is no certificate")?;
+        verifier.verify_client_cert(leaf, &[], now).context("the certificate is not the authority's")?;
+        let (_, certificate) = X509Certificate::from_der(leaf)?;
+        process_of(&certificate).context("the certificate does not name one process")
+    }
+
+    /// Half of the certificate's time: from then on there is time for many attempts.
+    pub fn renew_at(&self) -> anyhow::Result<SystemTime> {
+        let chain = self.chain()?;
+        let (_, certificate) = X509Certificate::from_der(chain.first().context("there is no certificate")?)?;
+        let validity = certificate.validity();
+        let seconds = |time: i64| Duration::from_secs(u64::try_from(time).unwrap_or(0));
+        let (from, to) = (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()));
+        ensure!(from < to, "the certificate ends before it begins");
+        Ok(SystemTime::UNIX_EPOCH + (from + to) / 2)
+    }
+
+    pub fn chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes());
+        Ok(chain.collect::<Result<_, _>>()?)
+    }
+
+    pub fn key(&self) -> anyhow::Result<PrivateKeyDer<'static>> {
+        Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
+    }
+
+    pub fn ca(&self) -> anyhow::Result<CertificateDer<'static>> {
+        Ok(CertificateDer::from_pem_slice(self.ca.as_bytes())?)
+    }
+}
+
+/// What the certificate's one URI name says.
+pub fn process_of(certificate: &X509Certificate<'_>) -> Option<Process> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _other => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => Process::of_uri(uri).ok(),
+        _ => None,
+    }
+}
+
+impl Folder {
+    pub fn new(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("identity.json")
+    }
+
+    /// None where none is kept yet.
+    pub fn load(&self) -> anyhow::Result<Option<Identity>> {
+        let file = self.file();
+        match std::fs::read(&file) {
+            Ok(bytes) => {
+                let identity = serde_json::from_slice(&bytes);
+                identity.map(Some).with_context(|| format!("{} is malformed", file.display()))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("failed to read {}", file.display())),
+        }
+    }
+
+    /// Whole or not at all.
+    pub fn save(&self, identity: &Identity) -> anyhow::Result<()> {
+        let file = self.file();
+        let write = || {
+            std::fs::create_dir_all(&self.0)?;
+            let fresh = file.with_extension("new");
+            let mut options = std::fs::OpenOptions::new();
+            let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            written.write_all(&serde_json::to_vec(identity)?)?;
+            written.sync_all()?;
+            std::fs::rename(&fresh, &file)
+        };
+        write().with_context(|| format!("failed to write {}", file.display()))
+    }
+}

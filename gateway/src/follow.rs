@@ -1,0 +1,217 @@
+//! Follows control: takes up what it pushes, keeps it, and says so.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use drover_api::enrolment::CONTROL_NAME;
+use drover_api::snapshot::delta::Delta;
+use drover_api::snapshot::{DOCUMENT_BYTES_MAX, Document, FORMAT, Snapshot};
+use drover_api::sync::{FromControl, FromGateway};
+use drover_enrol::{Identity, Server};
+use drover_tunnel::Backoff;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::metrics::Metrics;
+use crate::saved::Saved;
+use crate::snapshot::Current;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between attempts: the first wait, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) struct Follower {
+    server: Server,
+    identity: watch::Receiver<Identity>,
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+    held: Arc<Mutex<Held>>,
+}
+
+/// What was pushed so far, as it came; requests are served from what `Current` made of it.
+struct Held {
+    saved: Saved,
+    document: Option<Document>,
+}
+
+impl Follower {
+    /// Takes up what was kept before: requests are served from it until control is there.
+    pub(crate) async fn open(
+        server: Server,
+        identity: watch::Receiver<Identity>,
+        folder: &Path,
+        current: Arc<Current>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let (saved, document) = Saved::open(folder)?;
+        let mut held = Held { saved, document: None };
+        let taken_up = document.and_then(|document| {
+            let Some(document) = document else { return Ok(()) };
+            let revision = current.take_up(Snapshot::try_from(document.clone())?, SystemTime::now())?;
+            metrics.snapshot_taken_up(revision);
+            info!(revision, "saved snapshot taken up");
+            held.document = Some(document);
+            Ok(())
+        });
+        if let Err(error) = taken_up {
+            metrics.snapshot_refused();
+            error!(
+                error = format!("{error:#}"),
+                "saved snapshot refused: nothing is served before control pushes one"
+            );
+        }
+        Ok(Self { server, identity, current, metrics, held: Arc::new(Mutex::new(held)) })
+    }
+
+    /// Follows until cancelled, from one call to the next.
+    pub(crate) async fn run(self, cancelled: CancellationToken) {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let mut first = true;
+        loop {
+            let mut pushed = false;
+            let Some(Err(error)) = cancelled.run_until_cancelled(self.call(&mut pushed)).await else {
+                return;
+            };
+            self.metrics.control_connected(false);
+            let error = format!("{error:#}");
+            if pushed {
+                backoff.reset();
+            }
+            // Once for all attempts of an outage.
+            if pushed || std::mem::take(&mut first) {
+                warn!(error, "control is not connected: requests are served from the last snapshot");
+            } else {
+                debug!(error, "control is not connected");
+            }
+            let wait = backoff.next_wait(&mut rand::rng());
+            if cancelled.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn call(&self, pushed: &mut bool) -> anyhow::Result<()> {
+        let identity = self.identity.borrow().clone();
+        let connect = connect(&self.server, &identity);
+        let connection = timeout(CONNECT_TIMEOUT, connect).await.context("connecting took too long")??;
+        let revision = self.held.lock().unwrap_or_else(PoisonError::into_inner).revision();
+        let hello = FromGateway::Hello { format: FORMAT, revision };
+        let mut following = drover_sync::follow(connection, hello).await?;
+        let mut whole = String::new();
+        loop {
+            let push = match following.next().await? {
+                FromControl::Delta(delta) => Push::Delta(delta),
+                FromControl::Chunk { text, last } => {
+                    if whole.len() + text.len() > DOCUMENT_BYTES_MAX {
+                        bail!("control pushes more than {DOCUMENT_BYTES_MAX} bytes");
+                    }
+                    whole.push_str(&text);
+                    if !last {
+                        continue;
+                    }
+                    Push::Whole(std::mem::take(&mut whole))
+                }
+            };
+            let answer = self.take_up(push).await?;
+            following.answer(answer).await?;
+            self.metrics.control_connected(true);
+            *pushed = true;
+        }
+    }
+
+    /// A large state takes a while: it happens beside the threads that serve.
+    async fn take_up(&self, push: Push) -> anyhow::Result<FromGateway> {
+        let (current, held) = (self.current.clone(), self.held.clone());
+        let take_up = move || {
+            // Of a panic in the middle only the disk knows more than the lock: it is read at the next start.
+            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.take_up(push, &current)
+        };
+        let (revision, taken_up) =
+            tokio::task::spawn_blocking(take_up).await.context("failed to take up a push")?;
+        Ok(match taken_up {
+            Ok(()) => {
+                self.metrics.snapshot_taken_up(revision);
+                debug!(revision, "snapshot taken up");
+                FromGateway::Applied { revision }
+            }
+            Err(error) => {
+                self.metrics.snapshot_refused();
+                let problem = format!("{error:#}");
+                error!(revision, error = problem, "push refused");
+                FromGateway::Refused { revision, problem }
+            }
+        })
+    }
+}
+
+enum Push {
+    Delta(Box<Delta>),
+    Whole(String),
+}
+
+impl Held {
+    fn revision(&self) -> Option<u64> {
+        self.document.as_ref().map(|document| document.revision)
+    }
+
+    /// Which revision was pushed, and whether requests are served from it and a restart finds it.
+    fn take_up(&mut self, push: Push, current: &Current) -> (u64, anyhow::Result<()>) {
+        let (document, delta) = match push {
+            Push::Whole(text) => match Document::parse(text.as_bytes()) {
+                Ok(document) => (document, None),
+                Err(error) => return (0, Err(error.into())),
+            },
+            Push::Delta(delta) => match self.changed(&delta) {
+                Ok(document) => (document, Some(delta)),
+                Err(error) => return (delta.revision, Err(error)),
+            },
+        };
+        (document.revision, self.replace(document, delta.as_deref(), current))
+    }
+
+    fn changed(&self, delta: &Delta) -> anyhow::Result<Document> {
+        let mut document = self.document.clone().context("there is nothing that a delta could change")?;
+        document.apply(delta.clone())?;
+        Ok(document)
+    }
+
+    fn replace(
+        &mut self,
+        document: Document,
+        delta: Option<&Delta>,
+        current: &Current,
+    ) -> anyhow::Result<()> {
+        current.take_up(Snapshot::try_from(document.clone())?, SystemTime::now())?;
+        let document = self.document.insert(document);
+        // Served all the same where the disk fails: what was revoked is refused, if only until a restart.
+        match delta {
+            Some(delta) => self.saved.append(delta, document),
+            None => self.saved.keep(document),
+        }
+        .context("failed to keep it")
+    }
+}
+
+async fn connect(server: &Server, identity: &Identity) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.ca()?)?;
+    let mut tls = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(identity.chain()?, identity.key()?)?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect((server.host.as_str(), server.port)).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(CONTROL_NAME)?;
+    Ok(TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?)
+}
