@@ -15,10 +15,13 @@ pub mod authority;
 
 pub mod enrolment;
 
+pub mod authorizer;
+
 pub mod snapshots;
 
 pub mod gateways;
 
 mod bootstrap;
 mod listener;
+mod rest;
 mod routes;

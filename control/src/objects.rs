@@ -57,6 +57,27 @@ impl Kept for User {
     type Secret = UserSecret;
 }
 
+/// A name that was given once: it stays whoever had it, in every cluster's bindings and records.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserName {
+    pub name: String,
+    pub principal: String,
+}
+
+impl Kind for UserName {
+    const KIND: &'static str = "UserName";
+    const PLURAL: &'static str = "usernames";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Kept for UserName {
+    type Secret = NoSecret;
+}
+
 /// An object with its secret.
 pub struct Stored<K: Kept> {
     pub object: Object<K>,

@@ -13,12 +13,16 @@ use drover_api::enrolment::{self, Answer};
 use drover_api::kinds::Process;
 use drover_api::status::Status;
 use drover_api::sync::FOLLOW;
+use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::enrolment::{Enrolment, EnrolmentRefused};
 use crate::gateways::Gateways;
 use crate::listener::Peer;
+use crate::objects::Objects;
+use crate::passwords::Passwords;
+use crate::rest;
 use crate::snapshots::Snapshots;
 
 /// Largest body of a request.
@@ -26,6 +30,10 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Everything that requests need.
 pub(crate) struct Control {
+    pub objects: Objects,
+    pub passwords: Passwords,
+    /// Held by whoever writes, so that what was checked is still so when it is written.
+    pub writes: Mutex<()>,
     pub enrolment: Enrolment,
     pub snapshots: Arc<Snapshots>,
     pub gateways: Arc<Gateways>,
@@ -40,6 +48,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route(enrolment::PATH, post(certificates))
         .route(FOLLOW, post(follow))
+        .merge(rest::router())
         .fallback(async || Refused(Status::failure(404, "NotFound", "there is nothing here")))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)

@@ -7,6 +7,7 @@ use anyhow::Context;
 use drover_daemon::admin::{self, Readiness};
 use drover_daemon::{logging, shutdown};
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -17,6 +18,7 @@ use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
 use crate::listener::{self, Listener};
 use crate::objects::Objects;
+use crate::passwords::Passwords;
 use crate::routes::{self, Control};
 use crate::seal::Seal;
 use crate::snapshots::Snapshots;
@@ -59,7 +61,10 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let gateways = Arc::new(Gateways::new(config.max_staleness, stopping.clone()));
     let calls = TaskTracker::new();
     let control = Control {
-        enrolment: Enrolment::new(objects, authority.clone())?,
+        enrolment: Enrolment::new(objects.clone(), authority.clone())?,
+        objects,
+        passwords: Passwords::new(),
+        writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways,
         calls: calls.clone(),

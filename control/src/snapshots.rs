@@ -2,19 +2,19 @@
 //!
 //! Only what a gateway would take up is published: a state that is not sound is held back until it is.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::Context;
 use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
-use drover_api::snapshot::Snapshot;
 use drover_api::snapshot::delta::Delta;
-use drover_policy::Policy;
+use drover_api::snapshot::{Document, Snapshot};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use crate::authorizer::Authorizer;
 use crate::store::{Change, Revision, Store, Watch};
 
 mod state;
@@ -33,6 +33,8 @@ pub struct Published {
 
 pub struct Snapshots {
     state: RwLock<State>,
+    /// Of the state: what is decided is decided by what is published.
+    authorizer: RwLock<Arc<Authorizer>>,
     published: watch::Sender<Published>,
     max_staleness: Duration,
     /// The whole state as it travels, made once for all that ask.
@@ -57,23 +59,44 @@ impl Snapshots {
             }
         }
         let (published, _) = watch::channel(Published { revision: state.revision, issued_at: now });
-        let state = check(state, Freshness { issued_at: now, max_staleness }).await?;
-        Ok(Self { state: RwLock::new(state), published, max_staleness, whole: Mutex::new(None) })
+        let (state, authorizer) = check(state, Freshness { issued_at: now, max_staleness }, None).await?;
+        Ok(Self {
+            state: RwLock::new(state),
+            authorizer: RwLock::new(Arc::new(authorizer)),
+            published,
+            max_staleness,
+            whole: Mutex::new(None),
+        })
     }
 
     pub fn published(&self) -> watch::Receiver<Published> {
         self.published.subscribe()
     }
 
+    /// What is published.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is published, as a document.
+    pub(crate) fn document(&self) -> Document {
+        self.state().document(self.freshness())
+    }
+
+    /// Decides by what is published.
+    pub fn authorizer(&self) -> Arc<Authorizer> {
+        self.authorizer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What changed from a revision to the one that is published; none where that is too long ago.
     pub fn delta(&self, from: Revision) -> Option<Delta> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).delta(from, self.freshness())
+        self.state().delta(from, self.freshness())
     }
 
     /// The whole state as JSON.
     pub fn whole(&self) -> anyhow::Result<(Revision, Arc<str>)> {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let freshness = self.freshness();
         let current = Published { revision: state.revision, issued_at: freshness.issued_at };
         if let Some((of, text)) = &*whole
@@ -116,12 +139,13 @@ impl Snapshots {
 
     async fn publish(&self, changes: &mut Vec<Change>, now: Timestamp) {
         let freshness = Freshness { issued_at: now, max_staleness: self.max_staleness };
-        let before = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match next(before, changes, freshness).await {
-            Ok(state) => {
+        let before = self.state().clone();
+        match next(before, changes, freshness, self.authorizer()).await {
+            Ok((state, authorizer)) => {
                 changes.clear();
                 let published = Published { revision: state.revision, issued_at: now };
                 *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+                *self.authorizer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorizer);
                 self.published.send_replace(published);
                 debug!(revision = published.revision, "published");
             }
@@ -136,19 +160,28 @@ impl Snapshots {
     }
 }
 
-async fn next(mut state: State, changes: &[Change], freshness: Freshness) -> anyhow::Result<State> {
+async fn next(
+    mut state: State,
+    changes: &[Change],
+    freshness: Freshness,
+    before: Arc<Authorizer>,
+) -> anyhow::Result<(State, Authorizer)> {
     for change in changes {
         state.take_in(change.clone())?;
     }
-    check(state, freshness).await
+    check(state, freshness, Some(before)).await
 }
 
-/// The state, where a gateway would take it up. A large one takes a while.
-async fn check(state: State, freshness: Freshness) -> anyhow::Result<State> {
+/// The state, where a gateway would take it up, and what decides by it. A large one takes a while.
+async fn check(
+    state: State,
+    freshness: Freshness,
+    before: Option<Arc<Authorizer>>,
+) -> anyhow::Result<(State, Authorizer)> {
     let check = move || {
         let snapshot = Snapshot::try_from(state.document(freshness))?;
-        Policy::new(snapshot.rules, snapshot.stale_at).context("the rules are not sound")?;
-        anyhow::Ok(state)
+        let authorizer = Authorizer::new(snapshot.rules, before.as_deref());
+        anyhow::Ok((state, authorizer.context("the rules are not sound")?))
     };
     tokio::task::spawn_blocking(check).await?
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
+use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, User};
 use drover_api::snapshot::delta::{Changes, Delta};
 use drover_api::snapshot::{Document, FORMAT, READER_MIN};
 use jiff::Timestamp;
@@ -12,13 +12,13 @@ use crate::objects::{Kept, ObjectsError, object};
 use crate::store::{Change, Revision};
 
 /// Objects of a kind and the latest that happened to each.
-type Latest<K> = BTreeMap<String, (Revision, Option<K>)>;
+type Latest<K> = BTreeMap<String, (Metadata, Option<K>)>;
 
 #[derive(Clone, Default)]
-pub(super) struct State {
-    pub revision: Revision,
+pub(crate) struct State {
+    pub(super) revision: Revision,
     /// What was deleted before this revision is not known.
-    pub oldest: Revision,
+    pub(super) oldest: Revision,
     clusters: Latest<Cluster>,
     users: Latest<User>,
     tokens: Latest<Token>,
@@ -55,6 +55,23 @@ impl State {
         }
     }
 
+    pub(crate) fn token(&self, id: &str) -> Option<Object<Token>> {
+        let (metadata, spec) = self.tokens.get(id)?;
+        Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
+    }
+
+    pub(crate) fn tokens_of(&self, principal: &str) -> usize {
+        let tokens = self.tokens.values().filter_map(|(_, spec)| spec.as_ref());
+        tokens.filter(|token| token.user == principal).count()
+    }
+
+    pub(crate) fn user(&self, principal: &str) -> Option<Object<User>> {
+        let mut users = self.users.values();
+        let is = |spec: &Option<User>| spec.as_ref().is_some_and(|user| user.principal == principal);
+        let (metadata, spec) = users.find(|(_, spec)| is(spec))?;
+        Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
+    }
+
     pub(super) fn document(&self, freshness: Freshness) -> Document {
         Document {
             format: FORMAT,
@@ -89,12 +106,18 @@ impl State {
 }
 
 fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), ObjectsError> {
-    let (key, revision, spec) = match change {
-        Change::Put(record) => (record.key.clone(), record.revision, Some(object::<K>(record)?.spec)),
-        Change::Deleted { key, revision, .. } => (key, revision, None),
+    let (key, metadata, spec) = match change {
+        Change::Put(record) => {
+            let key = record.key.clone();
+            let Object { metadata, spec } = object::<K>(record)?;
+            (key, metadata, Some(spec))
+        }
+        Change::Deleted { key, revision, .. } => {
+            (key, Metadata { revision, creation_timestamp: Timestamp::UNIX_EPOCH }, None)
+        }
     };
-    if latest.get(&key).is_none_or(|(known, _)| *known < revision) {
-        latest.insert(key, (revision, spec));
+    if latest.get(&key).is_none_or(|(known, _)| known.revision < metadata.revision) {
+        latest.insert(key, (metadata, spec));
     }
     Ok(())
 }
@@ -105,9 +128,9 @@ fn objects<K: Kind>(latest: &Latest<K>) -> Vec<K> {
 
 fn since<K: Kind>(latest: &Latest<K>, from: Revision) -> Changes<K> {
     let mut changes = Changes::default();
-    for (key, (revision, spec)) in latest {
+    for (key, (metadata, spec)) in latest {
         match spec {
-            _ if *revision <= from => {}
+            _ if metadata.revision <= from => {}
             Some(spec) => changes.put.push(spec.clone()),
             None => changes.deleted.push(key.clone()),
         }

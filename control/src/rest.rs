@@ -1,0 +1,200 @@
+//! The REST API: what every kind is asked, and what is the same for all of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::header::WARNING;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use drover_api::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
+use drover_api::rest::{Created, LOGIN, List, PREFIX, Placed, SELF, Served};
+use drover_api::status::Status;
+use serde::Serialize;
+
+use crate::objects::{Kept, ObjectsError, Stored};
+use crate::routes::{Control, Refused, unavailable};
+use crate::store::{Expected, Revision, StoreError};
+
+mod access;
+mod caller;
+mod login;
+mod registration;
+mod tokens;
+mod users;
+
+use caller::Caller;
+
+/// How long an answer waits for gateways to serve from what was written.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a kind is written. Whoever calls these holds the lock of all writes.
+trait Writes: Served + Kept + Placed {
+    fn create(
+        control: &Control,
+        caller: &Caller,
+        create: Self::Create,
+    ) -> impl Future<Output = Result<Created<Self>, Refused>> + Send;
+
+    /// What may be replaced, and by what.
+    fn replace(
+        control: &Control,
+        caller: &Caller,
+        current: Stored<Self>,
+        next: Self,
+    ) -> impl Future<Output = Result<Object<Self>, Refused>> + Send;
+
+    /// Removes what means nothing without the object, or refuses where it must stay.
+    fn before_delete(control: &Control, object: &Self) -> impl Future<Output = Result<(), Refused>> + Send;
+}
+
+pub(crate) fn router() -> Router<Arc<Control>> {
+    Router::new()
+        .route(LOGIN, post(login::login))
+        .route(SELF, get(login::who_am_i))
+        .merge(kind::<Binding>())
+        .merge(kind::<Cluster>())
+        .merge(kind::<RegistrationToken>())
+        .merge(kind::<Role>())
+        .merge(kind::<Token>())
+        .merge(kind::<User>())
+}
+
+fn kind<K: Writes>() -> Router<Arc<Control>> {
+    let all = format!("{PREFIX}/{}", K::PLURAL);
+    let one = format!("{all}/{{key}}");
+    Router::new()
+        .route(&all, get(list::<K>).post(create::<K>))
+        .route(&one, get(read::<K>).put(replace::<K>).delete(delete::<K>))
+}
+
+async fn list<K: Writes>(
+    State(control): State<Arc<Control>>,
+    headers: HeaderMap,
+) -> Result<Json<List<K>>, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let objects = control.objects.list::<K>().await?;
+    let seen = objects.into_iter().filter(|object| caller.sees(&control, &object.spec));
+    Ok(Json(List { items: seen.collect() }))
+}
+
+async fn read<K: Writes>(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Object<K>>, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    Ok(Json(seen::<K>(&control, &caller, &key).await?.object))
+}
+
+async fn create<K: Writes>(
+    State(control): State<Arc<Control>>,
+    headers: HeaderMap,
+    body: Result<Json<K::Create>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let Json(create) = body?;
+    let created = {
+        let _writes = control.begin_write().await;
+        K::create(&control, &caller, create).await?
+    };
+    let revision = created.object.metadata.revision;
+    Ok(applied(&control, revision, StatusCode::CREATED, created).await)
+}
+
+async fn replace<K: Writes>(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<Object<K>>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let Json(next) = body?;
+    let replaced = {
+        let _writes = control.begin_write().await;
+        let current = seen::<K>(&control, &caller, &key).await?;
+        caller.may(&control, "PUT", K::PLURAL, Some(&key), &current.object.spec.place())?;
+        let found = current.object.metadata.revision;
+        if next.metadata.revision != found {
+            let expected = Expected::Revision(next.metadata.revision);
+            return Err(ObjectsError::from(StoreError::Conflict { expected, found: Some(found) }).into());
+        }
+        if next.spec.key() != key {
+            return Err(Refused(Status::invalid("spec", format!("is not {key:?}: a name does not change"))));
+        }
+        K::replace(&control, &caller, current, next.spec).await?
+    };
+    let revision = replaced.metadata.revision;
+    Ok(applied(&control, revision, StatusCode::OK, replaced).await)
+}
+
+async fn delete<K: Writes>(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let (revision, deleted) = {
+        let _writes = control.begin_write().await;
+        let Stored { object, .. } = seen::<K>(&control, &caller, &key).await?;
+        if !owns_token(&caller, &object.spec) {
+            caller.may(&control, "DELETE", K::PLURAL, Some(&key), &object.spec.place())?;
+        }
+        K::before_delete(&control, &object.spec).await?;
+        (control.objects.delete::<K>(&key, object.metadata.revision).await?, object)
+    };
+    Ok(applied(&control, revision, StatusCode::OK, deleted).await)
+}
+
+/// One's own tokens need no rule.
+fn owns_token<K: Writes>(caller: &Caller, object: &K) -> bool {
+    K::KIND == <Token as drover_api::kinds::Kind>::KIND && object.owner().as_ref() == Some(&caller.principal)
+}
+
+/// An object that the caller sees; of another, not even whether it is there is told.
+async fn seen<K: Writes>(control: &Control, caller: &Caller, key: &str) -> Result<Stored<K>, Refused> {
+    let found = control.objects.get::<K>(key).await?;
+    found
+        .filter(|found| caller.sees(control, &found.object.spec))
+        .ok_or_else(|| Refused(Status::failure(404, "NotFound", format!("{} {key:?} not found", K::PLURAL))))
+}
+
+/// Answers once gateways serve from what was written; names those that do not yet.
+async fn applied(control: &Control, revision: Revision, code: StatusCode, body: impl Serialize) -> Response {
+    let late = control.gateways.wait_applied(revision, APPLY_TIMEOUT).await;
+    let mut response = (code, Json(body)).into_response();
+    if !late.is_empty() {
+        let warning = format!("299 - \"gateways that have not applied it yet: {}\"", late.join(", "));
+        if let Ok(warning) = HeaderValue::from_str(&warning) {
+            response.headers_mut().insert(WARNING, warning);
+        }
+    }
+    response
+}
+
+/// A field that has to be one of ours.
+fn field<T, E: std::fmt::Display>(field: &str, parsed: Result<T, E>) -> Result<T, Refused> {
+    parsed.map_err(|error| Refused(Status::invalid(field, error.to_string())))
+}
+
+impl From<ObjectsError> for Refused {
+    fn from(error: ObjectsError) -> Self {
+        match &error {
+            ObjectsError::Store(StoreError::Conflict { expected, .. }) => {
+                let reason = match expected {
+                    Expected::Absent => "AlreadyExists",
+                    Expected::Revision(_) => "Conflict",
+                };
+                Self(Status::failure(409, reason, error.to_string()))
+            }
+            ObjectsError::Malformed { .. }
+            | ObjectsError::Sealed { .. }
+            | ObjectsError::Store(_)
+            | ObjectsError::TooNew { .. } => Self(unavailable(&error)),
+        }
+    }
+}

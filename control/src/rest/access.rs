@@ -1,0 +1,143 @@
+//! Roles and who holds them: nobody gives what they do not hold.
+
+use drover_api::kinds::{Binding, Cluster, Domain, Kind, Object, Role, User};
+use drover_api::rest::{CreateBinding, Created, Place, Placed};
+use drover_api::status::Status;
+use drover_api::token;
+use drover_policy::{self as policy, ClusterId, Principal, ProjectId, RoleName, Rules};
+
+use super::caller::Caller;
+use super::{Writes, field};
+use crate::authorizer::Authorizer;
+use crate::objects::Stored;
+use crate::routes::{Control, Refused};
+
+impl Writes for Binding {
+    async fn create(
+        control: &Control,
+        caller: &Caller,
+        create: CreateBinding,
+    ) -> Result<Created<Self>, Refused> {
+        let CreateBinding { name, principal, role, domain, expires_at } = create;
+        let name = name.unwrap_or_else(|| format!("{role}-{}", token::random_id()));
+        let binding = Binding { name, principal, role, domain, expires_at };
+        caller.may(control, "POST", Self::PLURAL, None, &binding.place())?;
+        check(control, caller, &binding).await?;
+        Ok(Created { object: control.objects.create(&binding, None).await?, secret: None })
+    }
+
+    /// As a deletion and a creation: of where it was, and of where it will be.
+    async fn replace(
+        control: &Control,
+        caller: &Caller,
+        current: Stored<Self>,
+        next: Self,
+    ) -> Result<Object<Self>, Refused> {
+        caller.may(control, "PUT", Self::PLURAL, Some(next.key()), &next.place())?;
+        check(control, caller, &next).await?;
+        Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
+    }
+
+    async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {
+        Ok(())
+    }
+}
+
+async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<(), Refused> {
+    check_name("name", &binding.name)?;
+    let principal = field("principal", Principal::parse(&binding.principal))?;
+    if principal.as_str().starts_with("local:user/") {
+        let users = control.objects.list::<User>().await?;
+        if !users.iter().any(|user| user.spec.principal == binding.principal) {
+            let problem = format!("there is no user with the principal {:?}", binding.principal);
+            return Err(Refused(Status::invalid("principal", problem)));
+        }
+    }
+    let role = field("role", RoleName::parse(&binding.role))?;
+    let cluster = match &binding.domain {
+        Domain::Global => None,
+        Domain::Cluster(cluster) | Domain::Project { cluster, .. } => Some(cluster),
+    };
+    if let Some(cluster) = cluster {
+        let clusters = control.objects.list::<Cluster>().await?;
+        if !clusters.iter().any(|known| known.spec.id == *cluster) {
+            return Err(Refused(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
+        }
+    }
+    let domain = match &binding.domain {
+        Domain::Global => policy::Domain::Global,
+        Domain::Cluster(cluster) => {
+            policy::Domain::Cluster(field("domain.cluster", ClusterId::parse(cluster))?)
+        }
+        Domain::Project { cluster, project } => policy::Domain::Project(
+            field("domain.project.cluster", ClusterId::parse(cluster))?,
+            field("domain.project.project", ProjectId::parse(project))?,
+        ),
+    };
+    let known = policy::templates::all().iter().any(|template| template.name == role)
+        || control.objects.get::<Role>(role.as_str()).await?.is_some();
+    if !known {
+        return Err(Refused(Status::invalid("role", format!("there is no role {:?}", binding.role))));
+    }
+    if !control.snapshots.authorizer().covers(&caller.subject, &role, &domain, caller.now) {
+        let message =
+            format!("role {:?} gives more than you hold there, so you cannot give it", binding.role);
+        return Err(Refused(Status::failure(403, "Forbidden", message)));
+    }
+    Ok(())
+}
+
+impl Writes for Role {
+    async fn create(control: &Control, caller: &Caller, role: Role) -> Result<Created<Self>, Refused> {
+        caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        check_role(control, caller, &role).await?;
+        Ok(Created { object: control.objects.create(&role, None).await?, secret: None })
+    }
+
+    async fn replace(
+        control: &Control,
+        caller: &Caller,
+        current: Stored<Self>,
+        next: Self,
+    ) -> Result<Object<Self>, Refused> {
+        check_role(control, caller, &next).await?;
+        Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
+    }
+
+    async fn before_delete(control: &Control, role: &Self) -> Result<(), Refused> {
+        let bindings = control.objects.list::<Binding>().await?;
+        let binding = bindings.iter().find(|binding| binding.spec.role == role.name);
+        let roles = control.objects.list::<Role>().await?;
+        let heir = roles.iter().find(|other| other.spec.inherits.contains(&role.name));
+        let used = binding.map(|binding| format!("role binding {:?}", binding.spec.name));
+        let Some(used) = used.or_else(|| heir.map(|heir| format!("role {:?}", heir.spec.name))) else {
+            return Ok(());
+        };
+        Err(Refused(Status::failure(409, "Conflict", format!("{used} uses it: delete that first"))))
+    }
+}
+
+/// Sound by itself and beside the others, and no more than its author holds everywhere.
+async fn check_role(control: &Control, caller: &Caller, role: &Role) -> Result<(), Refused> {
+    check_name("name", &role.name)?;
+    let mut document = control.snapshots.document();
+    document.roles.retain(|known| known.name != role.name);
+    document.roles.push(role.clone());
+    let rules: Rules = field("spec", drover_api::snapshot::Snapshot::try_from(document))?.rules;
+    let authorizer = field("spec", Authorizer::new(rules, None))?;
+    let name = field("name", RoleName::parse(&role.name))?;
+    if !authorizer.covers(&caller.subject, &name, &policy::Domain::Global, caller.now) {
+        let message = "the role gives more than you hold everywhere, so you cannot make it";
+        return Err(Refused(Status::failure(403, "Forbidden", message)));
+    }
+    Ok(())
+}
+
+/// Names that stand in paths.
+fn check_name(name_field: &str, name: &str) -> Result<(), Refused> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if (1..=128).contains(&name.len()) && name.bytes().all(plain) && !matches!(name, "." | "..") {
+        return Ok(());
+    }
+    Err(Refused(Status::invalid(name_field, "must be 1 to 128 of letters, digits, '-', '_' and '.'")))
+}

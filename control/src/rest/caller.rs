@@ -1,0 +1,121 @@
+//! Who calls, and what they may do.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use drover_api::kinds::{Kind, Object, Token, TokenScope, User};
+use drover_api::rest::{Place, Placed};
+use drover_api::status::Status;
+use drover_api::token::Presented;
+use drover_policy::{Principal, Refusal, Subject};
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
+
+use crate::authorizer::{Asked, NotAllowed};
+use crate::routes::{Control, Refused};
+
+/// How long a request waits for what was written before it to be published.
+const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A user who has shown a token.
+pub(crate) struct Caller {
+    pub user: Object<User>,
+    pub token: Object<Token>,
+    pub principal: Principal,
+    pub subject: Subject,
+    pub now: SystemTime,
+}
+
+impl Caller {
+    pub(crate) async fn of(control: &Control, headers: &HeaderMap) -> Result<Self, Refused> {
+        control.become_current().await;
+        let unauthorized = |message: &str| Refused(Status::failure(401, "Unauthorized", message));
+        let mut shown = headers.get_all(AUTHORIZATION).iter();
+        let (Some(shown), None) = (shown.next(), shown.next()) else {
+            return Err(unauthorized(
+                "show a token as \"Authorization: Bearer drv_...\": drover login gets one",
+            ));
+        };
+        let text = shown.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+        let presented = text.and_then(|text| Presented::parse(text.trim()).ok());
+        let presented = presented.ok_or_else(|| unauthorized("that is no token of Drover's"))?;
+        let (now, state) = (SystemTime::now(), control.snapshots.state());
+        // One answer to all: who guesses learns nothing.
+        let invalid = || unauthorized("the token is unknown, expired or revoked: drover login gets another");
+        let token = state.token(presented.id.as_str()).filter(|token| token.spec.hash == presented.hash);
+        let token =
+            token.filter(|token| now < SystemTime::from(token.spec.expires_at)).ok_or_else(invalid)?;
+        let user = state.user(&token.spec.user).filter(|user| !user.spec.disabled).ok_or_else(invalid)?;
+        if token.spec.scope != TokenScope::All {
+            let message = "the token is for some clusters only, and not for Drover itself";
+            return Err(Refused(Status::failure(403, "Forbidden", message)));
+        }
+        let principal = |text: &str| Principal::parse(text).map_err(|_| invalid());
+        let groups = user.spec.groups.iter().map(|group| principal(group)).collect::<Result<Vec<_>, _>>()?;
+        let principal = principal(&user.spec.principal)?;
+        let subject = Subject::new(principal.clone(), groups);
+        Ok(Self { user, token, principal, subject, now })
+    }
+
+    /// Refuses what the rules of the place do not allow.
+    pub(crate) fn may(
+        &self,
+        control: &Control,
+        method: &str,
+        plural: &str,
+        key: Option<&str>,
+        place: &Place,
+    ) -> Result<(), Refused> {
+        let asked = Asked { method, plural, key };
+        let decided = control.snapshots.authorizer().decide(&self.subject, place, asked, self.now);
+        decided.map_err(|refusal| self.forbidden(method, plural, key, &refusal))
+    }
+
+    /// Whether an object is shown: one's own, by the rules, and a cluster to everybody with a role in it.
+    pub(crate) fn sees<K: Kind + Placed>(&self, control: &Control, object: &K) -> bool {
+        if object.owner().is_some_and(|owner| owner == self.principal) {
+            return true;
+        }
+        let asked = Asked { method: "GET", plural: K::PLURAL, key: Some(object.key()) };
+        let place = object.place();
+        match control.snapshots.authorizer().decide(&self.subject, &place, asked, self.now) {
+            Ok(()) => true,
+            Err(NotAllowed::Rules(Refusal::NotPermitted(_))) => {
+                K::PLURAL == drover_api::kinds::Cluster::PLURAL && place != Place::Drover
+            }
+            Err(NotAllowed::Name(_) | NotAllowed::Rules(_)) => false,
+        }
+    }
+
+    fn forbidden(&self, method: &str, plural: &str, key: Option<&str>, refusal: &NotAllowed) -> Refused {
+        let verb = match method {
+            "GET" => "read",
+            "POST" => "create",
+            "PUT" => "update",
+            "DELETE" => "delete",
+            other => other,
+        };
+        let object = key.map_or_else(|| plural.to_owned(), |key| format!("{plural} {key:?}"));
+        let message = format!("{object}: user {:?} cannot {verb} it: {refusal}", self.user.spec.name);
+        Refused(Status::failure(403, "Forbidden", message))
+    }
+}
+
+impl Control {
+    /// Holds off all other writes, and decides by what the last one left.
+    pub(super) async fn begin_write(&self) -> MutexGuard<'_, ()> {
+        let writes = self.writes.lock().await;
+        self.become_current().await;
+        writes
+    }
+
+    /// Waits until what was written so far is what decides: a token that was revoked a moment ago is refused.
+    async fn become_current(&self) {
+        let written = *self.objects.store().revision().borrow();
+        let mut published = self.snapshots.published();
+        let reached = published.wait_for(|published| published.revision >= written);
+        // What is held back as unsound is decided without: by the last state that was sound.
+        drop(timeout(CURRENT_TIMEOUT, reached).await);
+    }
+}

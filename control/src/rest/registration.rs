@@ -1,0 +1,122 @@
+//! Clusters, and the tokens that processes enrol with.
+
+use std::time::Duration;
+
+use drover_api::kinds::{
+    Binding, Cluster, Domain, Kind, Object, Process, RegistrationToken, Token, TokenScope,
+};
+use drover_api::rest::{CreateCluster, CreateRegistrationToken, Created, Place, Placed};
+use drover_api::snapshot::ClusterName;
+use drover_api::status::Status;
+use drover_api::token;
+use jiff::Timestamp;
+
+use super::caller::Caller;
+use super::{Writes, field};
+use crate::objects::{RegistrationSecret, Stored};
+use crate::routes::{Control, Refused};
+
+/// How long a registration token lasts: usually, and at most.
+const LIFETIME_S: u64 = 24 * 3600;
+const LIFETIME_S_MAX: u64 = 30 * 24 * 3600;
+
+impl Writes for Cluster {
+    async fn create(
+        control: &Control,
+        caller: &Caller,
+        create: CreateCluster,
+    ) -> Result<Created<Self>, Refused> {
+        caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        field("name", ClusterName::parse(&create.name))?;
+        let id = format!("c-{}", token::random_id());
+        let cluster = Cluster { name: create.name, id, projects: Default::default() };
+        Ok(Created { object: control.objects.create(&cluster, None).await?, secret: None })
+    }
+
+    async fn replace(
+        control: &Control,
+        _caller: &Caller,
+        current: Stored<Self>,
+        next: Self,
+    ) -> Result<Object<Self>, Refused> {
+        if next.id != current.object.spec.id {
+            return Err(Refused(Status::invalid("spec.id", "does not change")));
+        }
+        for project in next.projects.values() {
+            field("spec.projects", drover_policy::ProjectId::parse(project))?;
+        }
+        Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
+    }
+
+    /// First what names the cluster: gateways refuse a state in which something names what is not there.
+    async fn before_delete(control: &Control, cluster: &Self) -> Result<(), Refused> {
+        let objects = &control.objects;
+        for binding in objects.list::<Binding>().await? {
+            let of = match &binding.spec.domain {
+                Domain::Cluster(id) | Domain::Project { cluster: id, .. } => *id == cluster.id,
+                Domain::Global => false,
+            };
+            if of {
+                objects.delete::<Binding>(binding.spec.key(), binding.metadata.revision).await?;
+            }
+        }
+        for token in objects.list::<Token>().await? {
+            let TokenScope::Clusters(ids) = &token.spec.scope else { continue };
+            let rest: Vec<_> = ids.iter().filter(|id| **id != cluster.id).cloned().collect();
+            if rest.is_empty() {
+                objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
+            } else if rest.len() < ids.len() {
+                let spec = Token { scope: TokenScope::Clusters(rest), ..token.spec };
+                objects.update(token.metadata.revision, &spec, None).await?;
+            }
+        }
+        for registration in objects.list::<RegistrationToken>().await? {
+            if registration.spec.place() == cluster.place() {
+                let revision = registration.metadata.revision;
+                objects.delete::<RegistrationToken>(registration.spec.key(), revision).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writes for RegistrationToken {
+    async fn create(
+        control: &Control,
+        caller: &Caller,
+        create: CreateRegistrationToken,
+    ) -> Result<Created<Self>, Refused> {
+        let generated = token::generate();
+        let lifetime_s = create.lifetime_s.unwrap_or(LIFETIME_S);
+        if !(1..=LIFETIME_S_MAX).contains(&lifetime_s) {
+            return Err(Refused(Status::invalid("lifetimeS", format!("must be 1 to {LIFETIME_S_MAX}"))));
+        }
+        let expires_at = caller.now + Duration::from_secs(lifetime_s);
+        let expires_at = field("lifetimeS", Timestamp::try_from(expires_at))?;
+        let spec = RegistrationToken { id: generated.id, process: create.process, expires_at };
+        caller.may(control, "POST", Self::PLURAL, None, &spec.place())?;
+        if let Process::Agent(id) = &spec.process {
+            let clusters = control.objects.list::<Cluster>().await?;
+            if !clusters.iter().any(|cluster| cluster.spec.id == id.as_str()) {
+                return Err(Refused(Status::invalid("process", format!("there is no cluster {id}"))));
+            }
+        }
+        let secret = RegistrationSecret { hash: generated.hash };
+        let object = control.objects.create(&spec, Some(&secret)).await?;
+        Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
+    }
+
+    async fn replace(
+        _control: &Control,
+        _caller: &Caller,
+        _current: Stored<Self>,
+        _next: Self,
+    ) -> Result<Object<Self>, Refused> {
+        let message = "a registration token does not change: delete it and make another";
+        Err(Refused(Status::failure(405, "MethodNotAllowed", message)))
+    }
+
+    async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Local users.
+
+use drover_api::kinds::{Binding, Kind, Object, Token, User};
+use drover_api::rest::{CreateUser, Created, Place};
+use drover_api::status::Status;
+use drover_api::token;
+use drover_policy::Principal;
+
+use super::caller::Caller;
+use super::{Writes, field};
+use crate::objects::{ObjectsError, Stored, UserName, UserSecret};
+use crate::passwords;
+use crate::routes::{Control, Refused};
+use crate::store::StoreError;
+
+const NAME_BYTES_MAX: usize = 128;
+const DISPLAY_NAME_BYTES_MAX: usize = 256;
+const GROUPS_MAX: usize = 256;
+/// Names that Kubernetes and Drover give rights to.
+const RESERVED: [&str; 2] = ["system:", "drover:"];
+
+impl Writes for User {
+    async fn create(
+        control: &Control,
+        caller: &Caller,
+        create: CreateUser,
+    ) -> Result<Created<Self>, Refused> {
+        let CreateUser { name, display_name, groups, password } = create;
+        caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        let principal = format!("local:user/{}", token::random_id());
+        let user =
+            User { principal: principal.clone(), name: name.clone(), display_name, groups, disabled: false };
+        check(&user)?;
+        let drawn = password.is_none().then(passwords::generate);
+        let password = password.or_else(|| drawn.clone()).unwrap_or_default();
+        let secret = UserSecret { password: field("password", control.passwords.hash(&password).await)? };
+        let taken = control.objects.create(&UserName { name: name.clone(), principal }, None).await;
+        taken.map_err(|error| match error {
+            ObjectsError::Store(StoreError::Conflict { .. }) => {
+                let message = format!("{name:?} is or was a user's name, and names are not given twice");
+                Refused(Status::failure(409, "AlreadyExists", message))
+            }
+            error => error.into(),
+        })?;
+        let object = control.objects.create(&user, Some(&secret)).await?;
+        Ok(Created { object, secret: drawn })
+    }
+
+    async fn replace(
+        control: &Control,
+        _caller: &Caller,
+        current: Stored<Self>,
+        next: Self,
+    ) -> Result<Object<Self>, Refused> {
+        check(&next)?;
+        let Stored { object, secret } = current;
+        if next.principal != object.spec.principal {
+            return Err(Refused(Status::invalid("spec.principal", "does not change")));
+        }
+        Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
+    }
+
+    /// First what the user could still use.
+    async fn before_delete(control: &Control, user: &Self) -> Result<(), Refused> {
+        for token in control.objects.list::<Token>().await? {
+            if token.spec.user == user.principal {
+                control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
+            }
+        }
+        for binding in control.objects.list::<Binding>().await? {
+            if binding.spec.principal == user.principal {
+                control.objects.delete::<Binding>(binding.spec.key(), binding.metadata.revision).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(user: &User) -> Result<(), Refused> {
+    let invalid = |field: &str, problem: &str| Err(Refused(Status::invalid(field, problem)));
+    let printable = |text: &str| !text.chars().any(char::is_control);
+    let name = &user.name;
+    if name.is_empty()
+        || name.len() > NAME_BYTES_MAX
+        || !printable(name)
+        || name.trim() != name
+        || name.contains('/')
+    {
+        return invalid(
+            "spec.name",
+            "must be 1 to 128 bytes without '/', control characters and outer spaces",
+        );
+    }
+    if RESERVED.iter().any(|prefix| name.starts_with(prefix)) {
+        return invalid("spec.name", "must not begin with system: or drover:");
+    }
+    let display_name = user.display_name.as_deref().unwrap_or_default();
+    if display_name.len() > DISPLAY_NAME_BYTES_MAX || !printable(display_name) {
+        return invalid("spec.displayName", "must be at most 256 bytes without control characters");
+    }
+    if user.groups.len() > GROUPS_MAX {
+        return invalid("spec.groups", "must be at most 256");
+    }
+    for group in &user.groups {
+        let principal = field("spec.groups", Principal::parse(group))?;
+        if !principal.as_str().starts_with("local:group/") {
+            return invalid("spec.groups", "a local user's groups are local:group/<id>");
+        }
+    }
+    Ok(())
+}
