@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use drover_api::rest;
 use drover_policy::{Attributes, ClusterId, PathRefused, Permit};
 use drover_tunnel::{Owner, StreamHeader};
 use http::{Method, header};
@@ -19,7 +20,7 @@ use crate::headers::{self, Upgrade};
 use crate::identity::Identities;
 use crate::listener::certificates::Certificates;
 use crate::refusal::Refusal;
-use crate::route::{Form, Route, route};
+use crate::route::{Form, Route, RouteRefused, route};
 use crate::snapshot::Current;
 use crate::tables::Tables;
 
@@ -84,6 +85,16 @@ impl Admission {
         domain: Option<String>,
     ) -> Self {
         Self { current, certificates, domain, identities: Identities::new(), owners: RandomState::new() }
+    }
+
+    /// Whether a request is for Drover's own API, and not for a cluster.
+    pub(crate) fn is_for_control(&self, request: &RequestHeader) -> bool {
+        let Ok(target) = target(request) else { return false };
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let Some(rest) = path.strip_prefix(rest::PREFIX) else { return false };
+        let Ok(authority) = authority(request) else { return false };
+        let route = route(authority, path, self.domain.as_deref(), |host| self.certificates.covers(host));
+        rest.starts_with('/') && route == Err(RouteRefused::PageUnknown)
     }
 
     pub(crate) fn admit(

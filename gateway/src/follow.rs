@@ -5,27 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use drover_api::enrolment::CONTROL_NAME;
 use drover_api::snapshot::delta::Delta;
 use drover_api::snapshot::{DOCUMENT_BYTES_MAX, Document, FORMAT, Snapshot};
 use drover_api::sync::{FromControl, FromGateway};
 use drover_enrol::{Identity, Server};
 use drover_tunnel::Backoff;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::control;
 use crate::metrics::Metrics;
 use crate::saved::Saved;
 use crate::snapshot::Current;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between attempts: the first wait, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -102,8 +95,7 @@ impl Follower {
 
     async fn call(&self, pushed: &mut bool) -> anyhow::Result<()> {
         let identity = self.identity.borrow().clone();
-        let connect = connect(&self.server, &identity);
-        let connection = timeout(CONNECT_TIMEOUT, connect).await.context("connecting took too long")??;
+        let connection = control::connect(&self.server, &identity, b"h2").await?;
         let revision = self.held.lock().unwrap_or_else(PoisonError::into_inner).revision();
         let hello = FromGateway::Hello { format: FORMAT, revision };
         let mut following = drover_sync::follow(connection, hello).await?;
@@ -201,17 +193,4 @@ impl Held {
         }
         .context("failed to keep it")
     }
-}
-
-async fn connect(server: &Server, identity: &Identity) -> anyhow::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(identity.ca()?)?;
-    let mut tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(identity.chain()?, identity.key()?)?;
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let tcp = TcpStream::connect((server.host.as_str(), server.port)).await?;
-    tcp.set_nodelay(true)?;
-    let name = ServerName::try_from(CONTROL_NAME)?;
-    Ok(TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?)
 }

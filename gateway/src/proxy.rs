@@ -20,6 +20,7 @@ use crate::dial::Dial;
 use crate::headers;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::relay::Relay;
 use crate::route::{Form, location};
 use crate::sessions::{NoSession, Sessions};
 
@@ -43,6 +44,8 @@ pub(crate) struct Proxy {
     pub sessions: Arc<Sessions>,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
+    /// None where there is no control.
+    pub relay: Option<Relay>,
 }
 
 #[async_trait]
@@ -65,6 +68,15 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, request: &mut Request) -> pingora::Result<bool> {
         session.ignore_downstream_range = true;
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        if let Some(relay) = &self.relay
+            && self.admission.is_for_control(session.req_header())
+        {
+            if let Err(refusal) = relay.relay(session).await? {
+                self.refuse(session, &refusal, None, &request.audit_id).await?;
+                request.state = State::Refused(refusal.into());
+            }
+            return Ok(true);
+        }
         match self.begin(session.req_header(), request) {
             Ok(in_flight) => {
                 request.state = State::Admitted(Box::new(in_flight));

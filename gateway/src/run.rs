@@ -64,7 +64,8 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
         .with_context(|| format!("failed to listen for tunnels on {}", config.tunnel_listen))?;
     let tunnel = Arc::new(tunnel);
     let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone());
-    let proxy = Proxy { admission, sessions: sessions.clone(), audit, metrics: metrics.clone() };
+    let relay = source.relay(&config);
+    let proxy = Proxy { admission, sessions: sessions.clone(), audit, metrics: metrics.clone(), relay };
     let tcp = listener::bind(config.listen).await?;
     let local_addr = tcp.local_addr()?;
     let listener = Arc::new(Listener::new(certificates.clone(), proxy, threads));

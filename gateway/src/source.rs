@@ -13,6 +13,7 @@ use tracing::{error, info};
 use crate::config::{Config, Files};
 use crate::follow::Follower;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::snapshot::{Current, File};
 
 /// A source that was opened: what it had is in use.
@@ -40,6 +41,14 @@ impl Source {
         let (current, metrics) = (current.clone(), metrics.clone());
         let follower = Follower::open(server, keeper.identity(), &state, current, metrics).await?;
         Ok(Self::Control { keeper, follower: Box::new(follower) })
+    }
+
+    /// What passes Drover's own API on to control.
+    pub(crate) fn relay(&self, config: &Config) -> Option<Relay> {
+        match self {
+            Self::Control { keeper, .. } => Some(Relay::new(config.control.clone()?, keeper.identity())),
+            Self::Files { .. } => None,
+        }
     }
 
     pub(crate) fn tls(&self) -> anyhow::Result<Tls> {

@@ -35,6 +35,21 @@ impl Refusal {
                 AuthenticationRefused::Unknown => unauthorized("TokenUnknown", refused),
                 AuthenticationRefused::UserDisabled => unauthorized("UserDisabled", refused),
             },
+            Self::BodySlow => {
+                rendered(408, "Timeout", "BodySlow", "the request's body did not arrive in time")
+            }
+            Self::BodyTooLarge => rendered(
+                413,
+                "RequestEntityTooLarge",
+                "BodyTooLarge",
+                "the request's body is larger than 1 MiB",
+            ),
+            Self::ControlUnreachable => rendered(
+                503,
+                "ServiceUnavailable",
+                "ControlUnreachable",
+                "control cannot be reached: clusters are served, and nothing can be changed until it is back",
+            ),
             Self::ClusterUnknown => rendered(
                 404,
                 "NotFound",
@@ -201,7 +216,10 @@ mod tests {
             Refusal::Authentication(A::Expired),
             Refusal::Authentication(A::Unknown),
             Refusal::Authentication(A::UserDisabled),
+            Refusal::BodySlow,
+            Refusal::BodyTooLarge,
             Refusal::ClusterUnknown,
+            Refusal::ControlUnreachable,
             Refusal::Credential(C::Absent),
             Refusal::Credential(C::Ambiguous),
             Refusal::Credential(C::Malformed),

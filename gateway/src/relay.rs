@@ -1,0 +1,132 @@
+//! Relays Drover's own API, `/v1`, to control, which authenticates and authorizes callers itself.
+//!
+//! Nothing of a cluster's request path passes here: a control that is slow or gone stops none of it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use drover_enrol::{Identity, Server};
+use http::Method;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, WARNING};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use crate::control;
+use crate::refusal::Refusal;
+
+/// Requests that are with control at once.
+const RELAYED_MAX: usize = 64;
+/// Largest body of a request, in bytes: what control takes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long control may take to answer: a change waits for gateways to serve from it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What control needs of a request; all else stays here.
+const TO_CONTROL: [HeaderName; 3] = [ACCEPT, AUTHORIZATION, CONTENT_TYPE];
+const TO_CLIENT: [HeaderName; 2] = [CONTENT_TYPE, WARNING];
+
+pub(crate) struct Relay {
+    server: Server,
+    identity: watch::Receiver<Identity>,
+    places: Semaphore,
+}
+
+/// An answer of control's whose body is still to come, on the connection that carries it.
+struct Answer {
+    response: http::Response<Incoming>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Relay {
+    pub(crate) fn new(server: Server, identity: watch::Receiver<Identity>) -> Self {
+        Self { server, identity, places: Semaphore::new(RELAYED_MAX) }
+    }
+
+    /// Answers the request with control's answer; an error is told before anything was answered.
+    pub(crate) async fn relay(&self, session: &mut Session) -> pingora::Result<Result<(), Refusal>> {
+        let Ok(_place) = self.places.try_acquire() else { return Ok(Err(Refusal::Overloaded)) };
+        let body = match timeout(BODY_TIMEOUT, body(session)).await {
+            Ok(Ok(Some(body))) => body,
+            Ok(Ok(None)) => return Ok(Err(Refusal::BodyTooLarge)),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(Err(Refusal::BodySlow)),
+        };
+        let answer = match timeout(ANSWER_TIMEOUT, self.ask(session.req_header(), body)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                debug!(error = format!("{error:#}"), "control is unreachable");
+                return Ok(Err(Refusal::ControlUnreachable));
+            }
+            Err(_) => return Ok(Err(Refusal::ControlUnreachable)),
+        };
+        answer.pass_on(session).await.map(Ok)
+    }
+
+    async fn ask(&self, head: &RequestHeader, body: Bytes) -> anyhow::Result<Answer> {
+        let identity = self.identity.borrow().clone();
+        let connection = control::connect(&self.server, &identity, b"http/1.1").await?;
+        let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
+        let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
+        let target = std::str::from_utf8(head.raw_path())?;
+        let mut request = http::Request::builder().method(&head.method).uri(target);
+        for name in TO_CONTROL {
+            for value in head.headers.get_all(&name) {
+                request = request.header(&name, value);
+            }
+        }
+        let request = request.header(HOST, drover_api::enrolment::CONTROL_NAME);
+        let response = sender.send_request(request.body(Full::new(body))?).await?;
+        Ok(Answer { response, _connection: connection })
+    }
+}
+
+impl Answer {
+    async fn pass_on(self, session: &mut Session) -> pingora::Result<()> {
+        let (parts, mut body) = self.response.into_parts();
+        let mut response = ResponseHeader::build(parts.status, Some(TO_CLIENT.len() + 1))?;
+        for name in TO_CLIENT {
+            for value in parts.headers.get_all(&name) {
+                response.append_header(name.clone(), value)?;
+            }
+        }
+        match hyper::body::Body::size_hint(&body).exact() {
+            Some(length) => response.insert_header(http::header::CONTENT_LENGTH, length)?,
+            None => response.insert_header(http::header::TRANSFER_ENCODING, "chunked")?,
+        }
+        let bodyless = session.req_header().method == Method::HEAD;
+        session.write_response_header(Box::new(response), bodyless).await?;
+        if bodyless {
+            return Ok(());
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|error| pingora::Error::explain(pingora::ErrorType::ReadError, error.to_string()))?;
+            if let Ok(data) = frame.into_data() {
+                session.write_response_body(Some(data), false).await?;
+            }
+        }
+        session.write_response_body(None, true).await
+    }
+}
+
+/// The whole body; none where it is larger than control takes.
+async fn body(session: &mut Session) -> pingora::Result<Option<Bytes>> {
+    let mut body = BytesMut::new();
+    while let Some(part) = session.read_request_body().await? {
+        if body.len() + part.len() > BODY_BYTES_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Some(body.freeze()))
+}
