@@ -1,4 +1,4 @@
-//! What a cluster must hold for its agent: a service account that may impersonate and nothing else, and
+//! What a cluster must hold for its agent: a service account that may impersonate and keep its own Secret, and
 //! the built-in roles, each bound to the group that stands for it.
 //!
 //! Users get their rights in a cluster from these groups alone. The gateway decides by the same rules, so
@@ -14,7 +14,8 @@ pub const NAMESPACE: &str = "drover-system";
 pub const SERVICE_ACCOUNT: &str = "drover-agent";
 /// The Deployment that forwards; what it holds is the right to impersonate.
 pub const DEPLOYMENT: &str = "proxy";
-const TUNNEL_SECRET: &str = "drover-tunnel";
+/// What the agent's pods share: what they enrol with, and the certificate that they get.
+pub const SECRET: &str = "drover-agent";
 /// The agent's ClusterRole and its binding.
 const AGENT: &str = "drover:agent";
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -27,10 +28,16 @@ pub struct Agent {
     pub gateways: Vec<String>,
     /// Name in the gateways' certificates.
     pub gateway_name: String,
+    pub identity: Identity,
+}
+
+/// Who the agent is.
+#[derive(Clone, Debug)]
+pub enum Identity {
     /// PEM: this cluster's certificate, its key, and the authority of gateways' certificates.
-    pub tunnel_cert: String,
-    pub tunnel_key: String,
-    pub tunnel_ca: String,
+    Certificate { tunnel_cert: String, tunnel_key: String, tunnel_ca: String },
+    /// What it gets its certificate with, and `host:port` of who gives it.
+    Registration { server: String, token: String },
 }
 
 /// The agent as pods: two, so that one can go without a request noticing, under the `restricted` pod security
@@ -40,8 +47,13 @@ pub fn agent(agent: &Agent) -> Value {
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": namespaced(TUNNEL_SECRET),
-        "stringData": { "tls.crt": agent.tunnel_cert, "tls.key": agent.tunnel_key, "ca.crt": agent.tunnel_ca },
+        "metadata": namespaced(SECRET),
+        "stringData": match &agent.identity {
+            Identity::Certificate { tunnel_cert, tunnel_key, tunnel_ca } => {
+                json!({ "tls.crt": tunnel_cert, "tls.key": tunnel_key, "ca.crt": tunnel_ca })
+            }
+            Identity::Registration { token, .. } => json!({ "token": token }),
+        },
     });
     let deployment = json!({
         "apiVersion": "apps/v1",
@@ -60,18 +72,29 @@ pub fn agent(agent: &Agent) -> Value {
 
 fn pod(agent: &Agent, labels: &Value) -> Value {
     let probe = |path: &str, period: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "timeoutSeconds": 5 });
+    let mut env = vec![
+        json!({ "name": "DROVER_GATEWAYS", "value": agent.gateways.join(",") }),
+        json!({ "name": "DROVER_GATEWAY_NAME", "value": agent.gateway_name }),
+        json!({ "name": "DROVER_ADMIN_LISTEN", "value": "[::]:8446" }),
+    ];
+    let mut set = |name: &str, value: &str| env.push(json!({ "name": name, "value": value }));
+    match &agent.identity {
+        Identity::Certificate { .. } => {
+            set("DROVER_TUNNEL_CERT", "/secret/tls.crt");
+            set("DROVER_TUNNEL_KEY", "/secret/tls.key");
+            set("DROVER_TUNNEL_CA", "/secret/ca.crt");
+        }
+        Identity::Registration { server, .. } => {
+            set("DROVER_SERVER", server);
+            set("DROVER_REGISTRATION_TOKEN_FILE", "/secret/token");
+            set("DROVER_IDENTITY_SECRET", &format!("{NAMESPACE}/{SECRET}"));
+        }
+    }
     let container = json!({
         "name": "agent",
         "image": agent.image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [
-            { "name": "DROVER_GATEWAYS", "value": agent.gateways.join(",") },
-            { "name": "DROVER_GATEWAY_NAME", "value": agent.gateway_name },
-            { "name": "DROVER_TUNNEL_CERT", "value": "/tunnel/tls.crt" },
-            { "name": "DROVER_TUNNEL_KEY", "value": "/tunnel/tls.key" },
-            { "name": "DROVER_TUNNEL_CA", "value": "/tunnel/ca.crt" },
-            { "name": "DROVER_ADMIN_LISTEN", "value": "[::]:8446" },
-        ],
+        "env": env,
         "ports": [{ "name": "admin", "containerPort": 8446 }],
         "livenessProbe": probe("/livez", 10),
         "readinessProbe": probe("/readyz", 2),
@@ -81,7 +104,7 @@ fn pod(agent: &Agent, labels: &Value) -> Value {
             "capabilities": { "drop": ["ALL"] },
             "readOnlyRootFilesystem": true,
         },
-        "volumeMounts": [{ "name": "tunnel", "mountPath": "/tunnel", "readOnly": true }],
+        "volumeMounts": [{ "name": "secret", "mountPath": "/secret", "readOnly": true }],
     });
     let apart = json!({
         "maxSkew": 1,
@@ -102,14 +125,20 @@ fn pod(agent: &Agent, labels: &Value) -> Value {
         "terminationGracePeriodSeconds": 45,
         "topologySpreadConstraints": [apart],
         "containers": [container],
-        "volumes": [{ "name": "tunnel", "secret": { "secretName": TUNNEL_SECRET } }],
+        "volumes": [{ "name": "secret", "secret": { "secretName": SECRET } }],
     })
 }
 
 /// Every object, in the order in which to apply them, as a `v1` List.
 pub fn rbac() -> Value {
-    let mut items =
-        vec![namespace(), service_account(), cluster_role(AGENT, vec![impersonates()]), agent_binding()];
+    let mut items = vec![
+        namespace(),
+        service_account(),
+        cluster_role(AGENT, vec![impersonates()]),
+        agent_binding(),
+        secret_role(),
+        secret_binding(),
+    ];
     for role in templates::cluster_roles() {
         let name = format!("drover:{}", role.name);
         items.push(cluster_role(&name, rules(&role)));
@@ -140,6 +169,20 @@ fn impersonates() -> Value {
 fn agent_binding() -> Value {
     let subject = json!({ "kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE });
     cluster_role_binding(AGENT, subject)
+}
+
+/// The replicas share what they enrol with and the certificate that they get, in one Secret of this name.
+fn secret_role() -> Value {
+    let rule = json!({ "apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["get", "update"] });
+    json!({ "apiVersion": format!("{RBAC}/v1"), "kind": "Role", "metadata": namespaced(AGENT), "rules": [rule] })
+}
+
+fn secret_binding() -> Value {
+    let mut binding = agent_binding();
+    binding["kind"] = "RoleBinding".into();
+    binding["metadata"] = namespaced(AGENT);
+    binding["roleRef"]["kind"] = "Role".into();
+    binding
 }
 
 fn cluster_role(name: &str, rules: Vec<Value>) -> Value {
@@ -197,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_may_impersonate_and_nothing_else() {
+    fn the_agent_may_impersonate_keep_its_own_secret_and_nothing_else() {
         let manifest = rbac();
         let items = manifest["items"].as_array().unwrap();
         let named =
@@ -207,7 +250,10 @@ mod tests {
         let of_agent = |item: &&Value| item["subjects"][0]["name"] == SERVICE_ACCOUNT;
         let bindings: Vec<_> =
             items.iter().filter(of_agent).map(|item| item["roleRef"]["name"].as_str()).collect();
-        assert_eq!(bindings, [Some(AGENT)]);
+        assert_eq!(bindings, [Some(AGENT), Some(AGENT)]);
+        let own = named("Role").unwrap();
+        let expected = json!([{ "apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["get", "update"] }]);
+        assert_eq!((&own["metadata"]["namespace"], &own["rules"]), (&json!(NAMESPACE), &expected));
     }
 
     #[test]

@@ -124,7 +124,10 @@ async fn replace<K: Writes>(
             return Err(ObjectsError::from(StoreError::Conflict { expected, found: Some(found) }).into());
         }
         if next.spec.key() != key {
-            return Err(Refused(Status::invalid("spec", format!("is not {key:?}: a name does not change"))));
+            return Err(Refused::of(Status::invalid(
+                "spec",
+                format!("is not {key:?}: a name does not change"),
+            )));
         }
         K::replace(&control, &caller, current, next.spec).await?
     };
@@ -158,9 +161,9 @@ fn owns_token<K: Writes>(caller: &Caller, object: &K) -> bool {
 /// An object that the caller sees; of another, not even whether it is there is told.
 async fn seen<K: Writes>(control: &Control, caller: &Caller, key: &str) -> Result<Stored<K>, Refused> {
     let found = control.objects.get::<K>(key).await?;
-    found
-        .filter(|found| caller.sees(control, &found.object.spec))
-        .ok_or_else(|| Refused(Status::failure(404, "NotFound", format!("{} {key:?} not found", K::PLURAL))))
+    found.filter(|found| caller.sees(control, &found.object.spec)).ok_or_else(|| {
+        Refused::of(Status::failure(404, "NotFound", format!("{} {key:?} not found", K::PLURAL)))
+    })
 }
 
 /// Answers once gateways serve from what was written; names those that do not yet.
@@ -178,7 +181,7 @@ async fn applied(control: &Control, revision: Revision, code: StatusCode, body: 
 
 /// A field that has to be one of ours.
 fn field<T, E: std::fmt::Display>(field: &str, parsed: Result<T, E>) -> Result<T, Refused> {
-    parsed.map_err(|error| Refused(Status::invalid(field, error.to_string())))
+    parsed.map_err(|error| Refused::of(Status::invalid(field, error.to_string())))
 }
 
 impl From<ObjectsError> for Refused {
@@ -189,12 +192,12 @@ impl From<ObjectsError> for Refused {
                     Expected::Absent => "AlreadyExists",
                     Expected::Revision(_) => "Conflict",
                 };
-                Self(Status::failure(409, reason, error.to_string()))
+                Self::of(Status::failure(409, reason, error.to_string()))
             }
             ObjectsError::Malformed { .. }
             | ObjectsError::Sealed { .. }
             | ObjectsError::Store(_)
-            | ObjectsError::TooNew { .. } => Self(unavailable(&error)),
+            | ObjectsError::TooNew { .. } => Self::of(unavailable(&error)),
         }
     }
 }

@@ -42,14 +42,20 @@ pub(crate) struct Control {
 }
 
 /// A refusal on its way out.
-pub(crate) struct Refused(pub Status);
+pub(crate) struct Refused(Box<Status>);
+
+impl Refused {
+    pub(crate) fn of(status: Status) -> Self {
+        Self(Box::new(status))
+    }
+}
 
 pub(crate) fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route(enrolment::PATH, post(certificates))
         .route(FOLLOW, post(follow))
         .merge(rest::router())
-        .fallback(async || Refused(Status::failure(404, "NotFound", "there is nothing here")))
+        .fallback(async || Refused::of(Status::failure(404, "NotFound", "there is nothing here")))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)
 }
@@ -95,7 +101,7 @@ impl From<JsonRejection> for Refused {
             415 => "UnsupportedMediaType",
             _ => "BadRequest",
         };
-        Self(Status::failure(rejection.status().as_u16(), reason, rejection.body_text()))
+        Self::of(Status::failure(rejection.status().as_u16(), reason, rejection.body_text()))
     }
 }
 
@@ -103,7 +109,7 @@ impl From<EnrolmentRefused> for Refused {
     fn from(refused: EnrolmentRefused) -> Self {
         let message = refused.to_string();
         info!(problem = message, "enrolment refused");
-        Self(match refused {
+        Self::of(match refused {
             EnrolmentRefused::CertificateInvalid | EnrolmentRefused::TokenInvalid => {
                 Status::failure(401, "Unauthorized", message)
             }

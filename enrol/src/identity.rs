@@ -1,8 +1,5 @@
-//! A certificate with its key and the authority of all, and the folder that they are kept in.
+//! A certificate with its key and the authority of all.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
@@ -23,10 +20,6 @@ pub struct Identity {
     pub ca: String,
 }
 
-/// Where an identity is kept between starts: one file, for its owner only.
-#[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
-
 impl Identity {
     /// Checks that an authority's certificate is for the key, and says which process it names.
     pub fn check(&self, now: SystemTime) -> anyhow::Result<Process> {
@@ -43,6 +36,11 @@ impl Identity {
         verifier.verify_client_cert(leaf, &[], now).context("the certificate is not the authority's")?;
         let (_, certificate) = X509Certificate::from_der(leaf)?;
         process_of(&certificate).context("the certificate does not name one process")
+    }
+
+    /// Whether it is that process's, be it valid or not any more.
+    pub fn names(&self, process: &Process) -> bool {
+        self.renew_at().and_then(|valid| self.check(valid)).is_ok_and(|named| named == *process)
     }
 
     /// Half of the certificate's time: from then on there is time for many attempts.
@@ -80,43 +78,5 @@ pub fn process_of(certificate: &X509Certificate<'_>) -> Option<Process> {
     match (uris.next(), uris.next()) {
         (Some(uri), None) => Process::of_uri(uri).ok(),
         _ => None,
-    }
-}
-
-impl Folder {
-    pub fn new(folder: &Path) -> Self {
-        Self(folder.to_owned())
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("identity.json")
-    }
-
-    /// None where none is kept yet.
-    pub fn load(&self) -> anyhow::Result<Option<Identity>> {
-        let file = self.file();
-        match std::fs::read(&file) {
-            Ok(bytes) => {
-                let identity = serde_json::from_slice(&bytes);
-                identity.map(Some).with_context(|| format!("{} is malformed", file.display()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to read {}", file.display())),
-        }
-    }
-
-    /// Whole or not at all.
-    pub fn save(&self, identity: &Identity) -> anyhow::Result<()> {
-        let file = self.file();
-        let write = || {
-            std::fs::create_dir_all(&self.0)?;
-            let fresh = file.with_extension("new");
-            let mut options = std::fs::OpenOptions::new();
-            let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-            written.write_all(&serde_json::to_vec(identity)?)?;
-            written.sync_all()?;
-            std::fs::rename(&fresh, &file)
-        };
-        write().with_context(|| format!("failed to write {}", file.display()))
     }
 }

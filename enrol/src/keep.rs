@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::ask::{enrol, renew};
-use crate::identity::{Folder, Identity};
+use crate::identity::Identity;
 use crate::server::Server;
+use crate::vault::{SaveFailed, Vault};
 
 /// Between attempts: the first wait, and the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -20,10 +21,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where an identity comes from and is kept.
-#[derive(Clone, Debug)]
 pub struct Places {
     pub server: Server,
-    pub folder: Folder,
+    pub vault: Box<dyn Vault>,
     /// Holds a registration token; only the first start needs it.
     pub token: Option<PathBuf>,
 }
@@ -39,23 +39,12 @@ impl Keeper {
     pub async fn obtain(places: Places, cancelled: &CancellationToken) -> anyhow::Result<Self> {
         let mut wait = RETRY_MIN;
         loop {
-            let now = SystemTime::now();
-            if let Some(identity) = places.folder.load()?
-                && identity.check(now).is_ok()
-            {
-                let (identity, _) = watch::channel(identity);
-                return Ok(Self { places, identity });
-            }
-            let token = places.token.as_ref().context(
-                "there is no identity that is valid, and no registration token to get one with: give --registration-token-file",
-            )?;
-            let token = std::fs::read_to_string(token)
-                .with_context(|| format!("failed to read {}", token.display()))?;
-            match enrol(&places.server, &token, now).await {
-                Ok((identity, process)) => {
-                    places.folder.save(&identity)?;
-                    info!(%process, "enrolled");
+            match places.first(SystemTime::now()).await {
+                Ok(Some(identity)) => {
+                    let (identity, _) = watch::channel(identity);
+                    return Ok(Self { places, identity });
                 }
+                Ok(None) => {}
                 Err(error) => {
                     warn!(error = format!("{error:#}"), retry_s = wait.as_secs(), "failed to enrol");
                     pause(&mut wait, cancelled).await.context("stopped before there was an identity")?;
@@ -82,13 +71,13 @@ impl Keeper {
                     None => return,
                 }
             }
-            let next = renew(&self.places.server, &current, SystemTime::now()).await;
-            match next.and_then(|next| self.places.folder.save(&next).map(|()| next)) {
-                Ok(next) => {
+            match self.places.next(&current, SystemTime::now()).await {
+                Ok(Some(next)) => {
                     info!("certificate renewed");
                     self.identity.send_replace(next);
                     wait = RETRY_MIN;
                 }
+                Ok(None) => {}
                 Err(error) => {
                     warn!(
                         error = format!("{error:#}"),
@@ -99,6 +88,55 @@ impl Keeper {
                         return;
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Places {
+    /// None where another replica was faster, whose identity is there to be loaded.
+    async fn first(&self, now: SystemTime) -> anyhow::Result<Option<Identity>> {
+        if let Some(identity) = self.vault.load().await?
+            && identity.check(now).is_ok()
+        {
+            return Ok(Some(identity));
+        }
+        let token = self.token.as_ref().context(
+            "there is no identity that is valid, and no registration token to get one with: give --registration-token-file",
+        )?;
+        let token =
+            std::fs::read_to_string(token).with_context(|| format!("failed to read {}", token.display()))?;
+        let (identity, process) = enrol(&self.server, &token, now).await?;
+        info!(%process, "enrolled");
+        self.keep(identity).await
+    }
+
+    async fn next(&self, current: &Identity, now: SystemTime) -> anyhow::Result<Option<Identity>> {
+        if let Ok(Some(kept)) = self.vault.load().await
+            && kept != *current
+            && kept.check(now).is_ok_and(|process| current.names(&process))
+            && kept.renew_at()? > now
+        {
+            return Ok(Some(kept));
+        }
+        if current.check(now).is_err() {
+            // Too late for a renewal.
+            return self.first(now).await;
+        }
+        self.keep(renew(&self.server, current, now).await?).await
+    }
+
+    /// What could not be kept serves until the next start.
+    async fn keep(&self, identity: Identity) -> anyhow::Result<Option<Identity>> {
+        match self.vault.save(&identity).await {
+            Ok(()) => Ok(Some(identity)),
+            Err(SaveFailed::Conflict) => Ok(None),
+            Err(SaveFailed::Other(error)) => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "failed to keep the identity: a restart will need another"
+                );
+                Ok(Some(identity))
             }
         }
     }

@@ -6,9 +6,12 @@ mod server;
 
 mod ask;
 
+mod vault;
+
 mod keep;
 
 pub use ask::{enrol, renew};
-pub use identity::{Folder, Identity, process_of};
+pub use identity::{Identity, process_of};
 pub use keep::{Keeper, Places};
 pub use server::{HostPortInvalid, Server};
+pub use vault::{Folder, SaveFailed, Vault};

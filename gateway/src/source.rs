@@ -89,7 +89,7 @@ fn places(config: &Config) -> anyhow::Result<(Places, PathBuf)> {
         )
     };
     let token = config.registration_token_file.clone();
-    Ok((Places { server, folder: Folder::new(&state), token }, state))
+    Ok((Places { server, vault: Box::new(Folder::new(&state)), token }, state))
 }
 
 /// Shows agents each next certificate.

@@ -1,6 +1,7 @@
 //! Accepts agents' sessions and keeps them in the registry for as long as they live.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use drover_policy::ClusterId;
 use drover_tunnel::{CloseReason, Listener, PeerId, Session};
@@ -11,6 +12,9 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::snapshot::Current;
+
+/// How often the clock is looked at: a machine that slept is late.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Accepts until cancelled. Every session has a task of its own in `tasks`, which ends with it.
 pub(crate) async fn accept(
@@ -57,10 +61,26 @@ async fn hold(session: Session, sessions: &Sessions, current: &Current, metrics:
     }
     metrics.sessions_changed(sessions.count());
     info!(%cluster, session = %session.id(), instance = %session.instance(), "agent connected");
-    let reason = session.closed().await;
+    let reason = tokio::select! {
+        reason = session.closed() => reason,
+        () = certificate_end(&session) => {
+            // An agent that has renewed its certificate is here by another session: this one's streams end in peace.
+            info!(%cluster, session = %session.id(), "the certificate has ended: no more requests go there");
+            session.goaway(None);
+            session.closed().await
+        }
+    };
     drop(registered);
     metrics.sessions_changed(sessions.count());
     info!(%cluster, session = %session.id(), %reason, "agent disconnected");
+}
+
+async fn certificate_end(session: &Session) {
+    // Of a certificate that TLS has taken: it has an end.
+    let Some(end) = session.certificate_ends_at() else { return };
+    while let Ok(left) = end.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(CLOCK_INTERVAL)).await;
+    }
 }
 
 /// The cluster that a certificate speaks for: `cluster/<id>/agent`, whatever the agent says of itself.

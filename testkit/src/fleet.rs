@@ -167,9 +167,11 @@ impl Gateway {
             image: AGENT.to_owned(),
             gateways: vec![self.tunnel_address()],
             gateway_name: TUNNEL_NAME.to_owned(),
-            tunnel_cert,
-            tunnel_key,
-            tunnel_ca: self.tunnels.pem(),
+            identity: manifest::Identity::Certificate {
+                tunnel_cert,
+                tunnel_key,
+                tunnel_ca: self.tunnels.pem(),
+            },
         });
         apply(&kubectl, &self.folder.join(format!("rbac-{id}.json")), &manifest::rbac()).await?;
         apply(&kubectl, &self.folder.join(format!("agent-{id}.json")), &agent).await?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use drover_daemon::shutdown::seconds;
 use drover_enrol::{HostPortInvalid, Server};
 
@@ -24,17 +24,24 @@ pub struct Config {
     #[arg(long, env = "DROVER_GATEWAY_NAME")]
     pub gateway_name: Option<String>,
 
-    /// This agent's certificate chain (PEM): it says which cluster this is.
-    #[arg(long, env = "DROVER_TUNNEL_CERT")]
-    pub tunnel_cert: PathBuf,
+    /// Where Drover's API is, as HOST:PORT of a gateway: it gives this agent its certificate.
+    #[arg(long, env = "DROVER_SERVER")]
+    pub server: Option<Server>,
 
-    /// Key of --tunnel-cert (PEM).
-    #[arg(long, env = "DROVER_TUNNEL_KEY")]
-    pub tunnel_key: PathBuf,
+    /// Registration token that the first start gets a certificate with (a file).
+    #[arg(long, env = "DROVER_REGISTRATION_TOKEN_FILE")]
+    pub registration_token_file: Option<PathBuf>,
 
-    /// Authority that gateways' certificates come from (PEM).
-    #[arg(long, env = "DROVER_TUNNEL_CA")]
-    pub tunnel_ca: PathBuf,
+    /// Secret of the cluster that the certificate is kept in, as NAMESPACE/NAME.
+    #[arg(long, env = "DROVER_IDENTITY_SECRET", conflicts_with = "state")]
+    pub identity_secret: Option<SecretName>,
+
+    /// Folder that the certificate is kept in, for an agent that runs outside its cluster.
+    #[arg(long, env = "DROVER_STATE")]
+    pub state: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub files: Option<Files>,
 
     /// The API server, as HOST:PORT; by default the one of the cluster that this runs in.
     #[arg(long, env = "DROVER_API_SERVER", default_value_t = ApiServer::in_cluster())]
@@ -63,6 +70,59 @@ pub struct Config {
     /// How long running requests may go on after a signal to stop, in seconds.
     #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "30", value_parser = seconds)]
     pub drain_deadline: Duration,
+}
+
+/// A certificate that is kept by hand, where there is no control.
+#[derive(Clone, Debug, Args)]
+#[group(conflicts_with = "server")]
+pub struct Files {
+    /// This agent's certificate chain (PEM): it says which cluster this is.
+    #[arg(long, env = "DROVER_TUNNEL_CERT", required = false)]
+    pub tunnel_cert: PathBuf,
+
+    /// Key of --tunnel-cert (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_KEY", required = false)]
+    pub tunnel_key: PathBuf,
+
+    /// Authority that gateways' certificates come from (PEM).
+    #[arg(long, env = "DROVER_TUNNEL_CA", required = false)]
+    pub tunnel_ca: PathBuf,
+}
+
+/// A Secret of the agent's cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretName {
+    pub namespace: String,
+    pub name: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("must be NAMESPACE/NAME")]
+pub struct SecretNameInvalid;
+
+impl FromStr for SecretName {
+    type Err = SecretNameInvalid;
+
+    fn from_str(text: &str) -> Result<Self, SecretNameInvalid> {
+        let plain = |text: &str| {
+            let allowed =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+            !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('.')
+        };
+        let (namespace, name) = text.split_once('/').ok_or(SecretNameInvalid)?;
+        let sound = plain(namespace) && plain(name);
+        if sound {
+            Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        } else {
+            Err(SecretNameInvalid)
+        }
+    }
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Where a gateway takes tunnels.

@@ -7,9 +7,11 @@
 pub mod config;
 pub mod run;
 
+mod certificate;
 mod forward;
 mod impersonation;
 mod metrics;
 mod splice;
 mod tunnels;
 mod upstream;
+mod vault;

@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::Context;
 use drover_daemon::admin::{self, Readiness as AdminReadiness};
 use drover_daemon::{logging, shutdown};
-use drover_tunnel::{Dialer, Limits, Tls};
+use drover_tunnel::{Dialer, Limits};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::metrics::Metrics;
@@ -47,8 +49,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(credentials.reload(cancelled.clone()));
     tasks.spawn(readiness.clone().watch(upstream.clone(), cancelled.clone()));
 
-    let tls = Tls::load(&config.tunnel_cert, &config.tunnel_key, &config.tunnel_ca)?;
-    let dialer = Arc::new(Dialer::new(&tls, Limits::default())?);
+    let admin_readiness = AdminReadiness::new();
+    let api_server = readiness.clone();
+    admin_readiness.check("api-server", move || api_server.state() == State::Ready);
+    let admin =
+        admin::serve(config.admin_listen, admin_readiness.clone(), prometheus, cancelled.clone()).await?;
+    let certificate = tokio::select! {
+        certificate = Certificate::obtain(&config, &upstream, &cancelled) => certificate?,
+        () = signals.wait() => return Ok(()),
+    };
+    let dialer = Arc::new(Dialer::new(&certificate.tls()?, Limits::default())?);
+    let (renewed, renewals) = watch::channel(0);
+    certificate.keep(&dialer, renewed, &tasks, &cancelled);
     let stopping = CancellationToken::new();
     let tunnels = Arc::new(Tunnels {
         dialer: dialer.clone(),
@@ -57,16 +69,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         streams: TaskTracker::new(),
         sessions: TaskTracker::new(),
         stopping: stopping.clone(),
+        renewals,
     });
     for gateway in config.gateways() {
         tasks.spawn(tunnels.clone().keep(gateway));
     }
 
-    let admin_readiness = AdminReadiness::new();
-    let api_server = readiness.clone();
-    admin_readiness.check("api-server", move || api_server.state() == State::Ready);
-    let admin =
-        admin::serve(config.admin_listen, admin_readiness.clone(), prometheus, cancelled.clone()).await?;
     info!(admin = %admin.local_addr(), api_server = %config.api_server, "agent running");
 
     signals.wait().await;

@@ -8,6 +8,7 @@ use drover_tunnel::{Backoff, CloseReason, Dialer, Session};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +34,16 @@ pub(crate) struct Tunnels {
     pub sessions: TaskTracker,
     /// No further dialling.
     pub stopping: CancellationToken,
+    /// Changes with each certificate that gateways are to see.
+    pub renewals: watch::Receiver<u64>,
+}
+
+/// Why a session is held no longer. Its open streams go on beside the next one.
+enum Left {
+    /// It has ended, or its gateway or this agent stops: how long to wait, on average, before the next.
+    Ended(Option<Duration>),
+    /// The next one shows another certificate; requests may come down this one until that is up.
+    Renewed(Session),
 }
 
 impl Tunnels {
@@ -42,21 +53,35 @@ impl Tunnels {
         let ready = timeout(READY_PATIENCE, self.forwarder.readiness.ready());
         self.stopping.run_until_cancelled(ready).await;
         let mut backoff = Backoff::default();
+        // Serves until its successor is there.
+        let mut former = None;
         loop {
-            let Some(dialled) = self.stopping.run_until_cancelled(self.dial(&gateway)).await else { return };
+            // Before the dial: a renewal after it is of the next session.
+            let mut renewals = self.renewals.clone();
+            renewals.mark_unchanged();
+            let Some(dialled) = self.stopping.run_until_cancelled(self.dial(&gateway)).await else {
+                return leave(former);
+            };
             match dialled {
                 Ok(session) => {
+                    leave(former.take());
                     let began = Instant::now();
-                    let pace = self.hold(&gateway, session).await;
+                    let left = self.hold(&gateway, session, renewals).await;
                     if began.elapsed() > STABLE_AFTER {
                         backoff.reset();
                     }
-                    self.pause(pace).await;
+                    match left {
+                        Left::Ended(pace) => self.pause(pace).await,
+                        Left::Renewed(session) => {
+                            former = Some(session);
+                            continue;
+                        }
+                    }
                 }
                 Err(error) => warn!(%gateway, error = format!("{error:#}"), "failed to reach the gateway"),
             }
             if self.stopping.is_cancelled() {
-                return;
+                return leave(former);
             }
             let wait = backoff.next_wait(&mut rand::rng());
             self.stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
@@ -78,9 +103,13 @@ impl Tunnels {
         Err(failure)
     }
 
-    /// Serves a session until it ends or its gateway wants it to. Says how long to wait, on average,
-    /// before the next.
-    async fn hold(self: &Arc<Self>, gateway: &Gateway, session: Session) -> Option<Duration> {
+    /// Serves a session until it ends, its gateway wants it to, or the next one is to take its place.
+    async fn hold(
+        self: &Arc<Self>,
+        gateway: &Gateway,
+        session: Session,
+        mut renewals: watch::Receiver<u64>,
+    ) -> Left {
         info!(%gateway, session = %session.id(), "connected to the gateway");
         self.metrics.session_began();
         let serving = self.clone();
@@ -93,6 +122,7 @@ impl Tunnels {
                 info!(%gateway, session = %session.id(), "the gateway is stopping");
                 pace
             }
+            Ok(()) = renewals.changed() => return Left::Renewed(session),
             () = self.stopping.cancelled() => {
                 session.goaway(None);
                 None
@@ -101,7 +131,7 @@ impl Tunnels {
         if let Some(reason) = session.close_reason().filter(|reason| *reason == CloseReason::Unauthorized) {
             warn!(%gateway, %reason, "the gateway does not know this cluster");
         }
-        pace
+        Left::Ended(pace)
     }
 
     async fn serve(&self, session: Session) {
@@ -120,5 +150,12 @@ impl Tunnels {
             let wait = pace.mul_f64(rand::rng().random_range(0.0..2.0));
             self.stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
+    }
+}
+
+/// Lets a session's open streams go on, and takes no more.
+fn leave(session: Option<Session>) {
+    if let Some(session) = session {
+        session.goaway(None);
     }
 }

@@ -95,6 +95,10 @@ impl Upstream {
         }
     }
 
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// What the agent shows the API server of itself.
     pub(crate) fn credential(&self) -> HeaderValue {
         self.credentials.bearer()
@@ -115,7 +119,7 @@ impl Upstream {
         None
     }
 
-    async fn handshake<B>(&self) -> Result<SendRequest<B>, ConnectError>
+    pub(crate) async fn handshake<B>(&self) -> Result<SendRequest<B>, ConnectError>
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {

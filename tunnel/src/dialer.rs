@@ -40,12 +40,18 @@ pub enum DialError {
 /// Dials with one certificate, as one process instance.
 pub struct Dialer {
     endpoint: Endpoint,
-    config: RwLock<ClientConfig>,
+    shown: RwLock<Shown>,
     limits: Limits,
     ledger: Arc<Ledger>,
-    instance: InstanceId,
     tasks: TaskTracker,
     cancelled: CancellationToken,
+}
+
+/// What gateways see of this process from the next dial on.
+#[derive(Clone)]
+struct Shown {
+    config: ClientConfig,
+    instance: InstanceId,
 }
 
 impl Dialer {
@@ -54,15 +60,18 @@ impl Dialer {
         let config = transport::dialer(tls, &limits)?;
         let socket = socket::bind_any()?;
         let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
-        let config = RwLock::new(config);
+        let shown = RwLock::new(Shown { config, instance: InstanceId::random() });
         let (ledger, tasks, cancelled) = (Ledger::new(limits), TaskTracker::new(), CancellationToken::new());
         tasks.spawn(ledger.clone().run(cancelled.clone()));
-        Ok(Self { endpoint, config, limits, ledger, instance: InstanceId::random(), tasks, cancelled })
+        Ok(Self { endpoint, shown, limits, ledger, tasks, cancelled })
     }
 
-    /// Shows another certificate from the next dial on; sessions that are up stay.
+    /// Shows another certificate from the next dial on, as another instance: a gateway replaces the sessions of
+    /// the same one, and those that are up here are to stay until their streams have ended.
     pub fn renew(&self, tls: &Tls) -> Result<(), TlsError> {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = transport::dialer(tls, &self.limits)?;
+        let config = transport::dialer(tls, &self.limits)?;
+        let shown = Shown { config, instance: InstanceId::random() };
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
 
@@ -72,13 +81,13 @@ impl Dialer {
     }
 
     async fn meet(&self, address: SocketAddr, server_name: &str) -> Result<Session, DialError> {
-        let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Shown { config, instance } = self.shown.read().unwrap_or_else(PoisonError::into_inner).clone();
         let connecting = self.endpoint.connect_with(config, self.reachable(address), server_name)?;
         let connection = connecting.await?;
         let refuse = |reason: CloseReason| connection.close(reason.code(), reason.to_string().as_bytes());
         let peer =
             PeerId::of(&connection, Usage::Listener).inspect_err(|_| refuse(CloseReason::IdentityInvalid))?;
-        let greeted = control::greet(&connection, End::Dialer, self.instance).await;
+        let greeted = control::greet(&connection, End::Dialer, instance).await;
         let (control, hello) = greeted.inspect_err(|reason| refuse(*reason)).map_err(DialError::Hello)?;
         let session = Session::new(connection, End::Dialer, peer, hello, self.ledger.clone());
         self.tasks.spawn(control.run(session.inner().clone()));

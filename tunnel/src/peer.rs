@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use quinn::Connection;
 use rustls::pki_types::CertificateDer;
@@ -34,6 +35,14 @@ pub enum PeerRefused {
 pub(crate) enum Usage {
     Dialer,
     Listener,
+}
+
+/// When the certificate ends that the peer of a connection showed.
+pub(crate) fn certificate_ends_at(connection: &Connection) -> Option<SystemTime> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 impl PeerId {

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use quinn::{Connection, ConnectionError};
@@ -19,7 +19,7 @@ use crate::codec::{Goaway, GoawayReason, Hello, StreamHeader};
 use crate::hello::{InstanceId, clock_ms};
 use crate::incoming::Incoming;
 use crate::limits::CLOCK_SKEW_MAX_MS;
-use crate::peer::PeerId;
+use crate::peer::{PeerId, certificate_ends_at};
 use crate::stream::{Ends, Stream};
 
 /// Which session of this process.
@@ -115,6 +115,11 @@ impl Session {
     /// Who the peer is by its certificate.
     pub fn peer(&self) -> &PeerId {
         &self.0.peer
+    }
+
+    /// When the certificate ends that the peer showed: who it is counts no longer then.
+    pub fn certificate_ends_at(&self) -> Option<SystemTime> {
+        certificate_ends_at(&self.0.connection)
     }
 
     /// Which process the peer is, by its own word.

@@ -50,7 +50,7 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
         let users = control.objects.list::<User>().await?;
         if !users.iter().any(|user| user.spec.principal == binding.principal) {
             let problem = format!("there is no user with the principal {:?}", binding.principal);
-            return Err(Refused(Status::invalid("principal", problem)));
+            return Err(Refused::of(Status::invalid("principal", problem)));
         }
     }
     let role = field("role", RoleName::parse(&binding.role))?;
@@ -61,7 +61,7 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
     if let Some(cluster) = cluster {
         let clusters = control.objects.list::<Cluster>().await?;
         if !clusters.iter().any(|known| known.spec.id == *cluster) {
-            return Err(Refused(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
+            return Err(Refused::of(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
         }
     }
     let domain = match &binding.domain {
@@ -77,12 +77,12 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
     let known = policy::templates::all().iter().any(|template| template.name == role)
         || control.objects.get::<Role>(role.as_str()).await?.is_some();
     if !known {
-        return Err(Refused(Status::invalid("role", format!("there is no role {:?}", binding.role))));
+        return Err(Refused::of(Status::invalid("role", format!("there is no role {:?}", binding.role))));
     }
     if !control.snapshots.authorizer().covers(&caller.subject, &role, &domain, caller.now) {
         let message =
             format!("role {:?} gives more than you hold there, so you cannot give it", binding.role);
-        return Err(Refused(Status::failure(403, "Forbidden", message)));
+        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ impl Writes for Role {
         let Some(used) = used.or_else(|| heir.map(|heir| format!("role {:?}", heir.spec.name))) else {
             return Ok(());
         };
-        Err(Refused(Status::failure(409, "Conflict", format!("{used} uses it: delete that first"))))
+        Err(Refused::of(Status::failure(409, "Conflict", format!("{used} uses it: delete that first"))))
     }
 }
 
@@ -128,7 +128,7 @@ async fn check_role(control: &Control, caller: &Caller, role: &Role) -> Result<(
     let name = field("name", RoleName::parse(&role.name))?;
     if !authorizer.covers(&caller.subject, &name, &policy::Domain::Global, caller.now) {
         let message = "the role gives more than you hold everywhere, so you cannot make it";
-        return Err(Refused(Status::failure(403, "Forbidden", message)));
+        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
     Ok(())
 }
@@ -139,5 +139,5 @@ fn check_name(name_field: &str, name: &str) -> Result<(), Refused> {
     if (1..=128).contains(&name.len()) && name.bytes().all(plain) && !matches!(name, "." | "..") {
         return Ok(());
     }
-    Err(Refused(Status::invalid(name_field, "must be 1 to 128 of letters, digits, '-', '_' and '.'")))
+    Err(Refused::of(Status::invalid(name_field, "must be 1 to 128 of letters, digits, '-', '_' and '.'")))
 }

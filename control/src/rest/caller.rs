@@ -30,7 +30,7 @@ pub(crate) struct Caller {
 impl Caller {
     pub(crate) async fn of(control: &Control, headers: &HeaderMap) -> Result<Self, Refused> {
         control.become_current().await;
-        let unauthorized = |message: &str| Refused(Status::failure(401, "Unauthorized", message));
+        let unauthorized = |message: &str| Refused::of(Status::failure(401, "Unauthorized", message));
         let mut shown = headers.get_all(AUTHORIZATION).iter();
         let (Some(shown), None) = (shown.next(), shown.next()) else {
             return Err(unauthorized(
@@ -49,7 +49,7 @@ impl Caller {
         let user = state.user(&token.spec.user).filter(|user| !user.spec.disabled).ok_or_else(invalid)?;
         if token.spec.scope != TokenScope::All {
             let message = "the token is for some clusters only, and not for Drover itself";
-            return Err(Refused(Status::failure(403, "Forbidden", message)));
+            return Err(Refused::of(Status::failure(403, "Forbidden", message)));
         }
         let principal = |text: &str| Principal::parse(text).map_err(|_| invalid());
         let groups = user.spec.groups.iter().map(|group| principal(group)).collect::<Result<Vec<_>, _>>()?;
@@ -98,7 +98,7 @@ impl Caller {
         };
         let object = key.map_or_else(|| plural.to_owned(), |key| format!("{plural} {key:?}"));
         let message = format!("{object}: user {:?} cannot {verb} it: {refusal}", self.user.spec.name);
-        Refused(Status::failure(403, "Forbidden", message))
+        Refused::of(Status::failure(403, "Forbidden", message))
     }
 }
 

@@ -26,13 +26,13 @@ pub(super) async fn login(
     let found = control.objects.get::<User>(&name).await?;
     let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
     let is = control.passwords.is(&password, kept).await.map_err(|refused| match refused {
-        PasswordRefused::Busy => Refused(Status::failure(429, "TooManyRequests", refused.to_string())),
-        PasswordRefused::Length => Refused(Status::invalid("password", refused.to_string())),
+        PasswordRefused::Busy => Refused::of(Status::failure(429, "TooManyRequests", refused.to_string())),
+        PasswordRefused::Length => Refused::of(Status::invalid("password", refused.to_string())),
     })?;
     // One answer to all: who guesses learns nothing.
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
-        Refused(Status::failure(
+        Refused::of(Status::failure(
             401,
             "Unauthorized",
             "the name or the password is wrong, or the user is disabled",

@@ -40,7 +40,7 @@ impl Writes for Cluster {
         next: Self,
     ) -> Result<Object<Self>, Refused> {
         if next.id != current.object.spec.id {
-            return Err(Refused(Status::invalid("spec.id", "does not change")));
+            return Err(Refused::of(Status::invalid("spec.id", "does not change")));
         }
         for project in next.projects.values() {
             field("spec.projects", drover_policy::ProjectId::parse(project))?;
@@ -89,7 +89,7 @@ impl Writes for RegistrationToken {
         let generated = token::generate();
         let lifetime_s = create.lifetime_s.unwrap_or(LIFETIME_S);
         if !(1..=LIFETIME_S_MAX).contains(&lifetime_s) {
-            return Err(Refused(Status::invalid("lifetimeS", format!("must be 1 to {LIFETIME_S_MAX}"))));
+            return Err(Refused::of(Status::invalid("lifetimeS", format!("must be 1 to {LIFETIME_S_MAX}"))));
         }
         let expires_at = caller.now + Duration::from_secs(lifetime_s);
         let expires_at = field("lifetimeS", Timestamp::try_from(expires_at))?;
@@ -98,7 +98,7 @@ impl Writes for RegistrationToken {
         if let Process::Agent(id) = &spec.process {
             let clusters = control.objects.list::<Cluster>().await?;
             if !clusters.iter().any(|cluster| cluster.spec.id == id.as_str()) {
-                return Err(Refused(Status::invalid("process", format!("there is no cluster {id}"))));
+                return Err(Refused::of(Status::invalid("process", format!("there is no cluster {id}"))));
             }
         }
         let secret = RegistrationSecret { hash: generated.hash };
@@ -113,7 +113,7 @@ impl Writes for RegistrationToken {
         _next: Self,
     ) -> Result<Object<Self>, Refused> {
         let message = "a registration token does not change: delete it and make another";
-        Err(Refused(Status::failure(405, "MethodNotAllowed", message)))
+        Err(Refused::of(Status::failure(405, "MethodNotAllowed", message)))
     }
 
     async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {

@@ -38,11 +38,11 @@ pub(super) async fn make(
     let (usual, max) = lifetimes(kind);
     let lifetime_s = lifetime_s.unwrap_or(usual);
     if !(1..=max).contains(&lifetime_s) {
-        return Err(Refused(Status::invalid("lifetimeS", format!("must be 1 to {max} for this kind"))));
+        return Err(Refused::of(Status::invalid("lifetimeS", format!("must be 1 to {max} for this kind"))));
     }
     if control.snapshots.state().tokens_of(&user.principal) >= TOKENS_PER_USER_MAX {
         let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
-        return Err(Refused(Status::failure(403, "Forbidden", message)));
+        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
     let generated = token::generate();
     let expires_at = field("lifetimeS", Timestamp::try_from(now + Duration::from_secs(lifetime_s)))?;
@@ -60,17 +60,17 @@ impl Writes for Token {
     ) -> Result<Created<Self>, Refused> {
         let CreateToken { kind, scope, lifetime_s, user } = create;
         if kind == TokenKind::Login {
-            return Err(Refused(Status::invalid("kind", "a login's token comes from a login")));
+            return Err(Refused::of(Status::invalid("kind", "a login's token comes from a login")));
         }
         if let TokenScope::Clusters(ids) = &scope {
             let known = control.objects.list::<Cluster>().await?;
             if ids.is_empty() {
-                return Err(Refused(Status::invalid("scope.clusters", "names no cluster")));
+                return Err(Refused::of(Status::invalid("scope.clusters", "names no cluster")));
             }
             for id in ids {
                 if !known.iter().any(|cluster| cluster.spec.id == *id && caller.sees(control, &cluster.spec))
                 {
-                    return Err(Refused(Status::invalid(
+                    return Err(Refused::of(Status::invalid(
                         "scope.clusters",
                         format!("there is no cluster {id:?}"),
                     )));
@@ -83,7 +83,7 @@ impl Writes for Token {
             Some(name) => {
                 caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
                 let found = control.objects.get::<User>(&name).await?;
-                let unknown = || Refused(Status::invalid("user", format!("there is no user {name:?}")));
+                let unknown = || Refused::of(Status::invalid("user", format!("there is no user {name:?}")));
                 found.ok_or_else(unknown)?.object.spec
             }
         };
@@ -96,7 +96,7 @@ impl Writes for Token {
         _current: Stored<Self>,
         _next: Self,
     ) -> Result<Object<Self>, Refused> {
-        Err(Refused(Status::failure(
+        Err(Refused::of(Status::failure(
             405,
             "MethodNotAllowed",
             "a token does not change: revoke it and make another",

@@ -38,7 +38,7 @@ impl Writes for User {
         taken.map_err(|error| match error {
             ObjectsError::Store(StoreError::Conflict { .. }) => {
                 let message = format!("{name:?} is or was a user's name, and names are not given twice");
-                Refused(Status::failure(409, "AlreadyExists", message))
+                Refused::of(Status::failure(409, "AlreadyExists", message))
             }
             error => error.into(),
         })?;
@@ -55,7 +55,7 @@ impl Writes for User {
         check(&next)?;
         let Stored { object, secret } = current;
         if next.principal != object.spec.principal {
-            return Err(Refused(Status::invalid("spec.principal", "does not change")));
+            return Err(Refused::of(Status::invalid("spec.principal", "does not change")));
         }
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
@@ -77,7 +77,7 @@ impl Writes for User {
 }
 
 fn check(user: &User) -> Result<(), Refused> {
-    let invalid = |field: &str, problem: &str| Err(Refused(Status::invalid(field, problem)));
+    let invalid = |field: &str, problem: &str| Err(Refused::of(Status::invalid(field, problem)));
     let printable = |text: &str| !text.chars().any(char::is_control);
     let name = &user.name;
     if name.is_empty()
