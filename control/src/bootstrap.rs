@@ -74,6 +74,12 @@ async fn admin(objects: &Objects) -> anyhow::Result<Option<Admin>> {
 async fn gateway_token(objects: &Objects, name: String, now: SystemTime) -> anyhow::Result<String> {
     let process = Process::try_from(format!("gateway/{name}"))
         .with_context(|| format!("--gateway {name:?} is not a DNS label"))?;
+    // Of earlier starts: one is enough, and the last one is known.
+    for known in objects.list::<RegistrationToken>().await? {
+        if known.spec.process == process {
+            objects.delete::<RegistrationToken>(known.spec.id.as_str(), known.metadata.revision).await?;
+        }
+    }
     let token = token::generate();
     let expires_at = Timestamp::try_from(now + REGISTRATION_LIFETIME)?;
     let spec = RegistrationToken { id: token.id, process, expires_at };

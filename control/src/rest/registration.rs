@@ -9,9 +9,9 @@ use drover_api::rest::{CreateCluster, CreateRegistrationToken, Created, Place, P
 use drover_api::snapshot::ClusterName;
 use drover_api::status::Status;
 use drover_api::token;
-use jiff::Timestamp;
 
 use super::caller::Caller;
+use super::tokens::seconds;
 use super::{Writes, field};
 use crate::objects::{RegistrationSecret, Stored};
 use crate::routes::{Control, Refused};
@@ -92,7 +92,7 @@ impl Writes for RegistrationToken {
             return Err(Refused::of(Status::invalid("lifetimeS", format!("must be 1 to {LIFETIME_S_MAX}"))));
         }
         let expires_at = caller.now + Duration::from_secs(lifetime_s);
-        let expires_at = field("lifetimeS", Timestamp::try_from(expires_at))?;
+        let expires_at = field("lifetimeS", seconds(expires_at))?;
         let spec = RegistrationToken { id: generated.id, process: create.process, expires_at };
         caller.may(control, "POST", Self::PLURAL, None, &spec.place())?;
         if let Process::Agent(id) = &spec.process {

@@ -45,11 +45,16 @@ pub(super) async fn make(
         return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
     let generated = token::generate();
-    let expires_at = field("lifetimeS", Timestamp::try_from(now + Duration::from_secs(lifetime_s)))?;
+    let expires_at = field("lifetimeS", seconds(now + Duration::from_secs(lifetime_s)))?;
     let user = user.principal.clone();
     let spec = Token { id: generated.id, hash: generated.hash, user, kind, scope, expires_at };
     let object = control.objects.create(&spec, None).await?;
     Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
+}
+
+/// To the second: people read it.
+pub(super) fn seconds(time: SystemTime) -> Result<Timestamp, jiff::Error> {
+    Timestamp::from_second(Timestamp::try_from(time)?.as_second())
 }
 
 impl Writes for Token {

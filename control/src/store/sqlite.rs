@@ -1,5 +1,7 @@
 //! The store in one file: SQLite in WAL mode, synced with every write, open in one process at a time.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,6 +53,9 @@ impl From<rusqlite::Error> for StoreError {
 impl Sqlite {
     /// Opens the store, and makes it where there is none.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
+        // SQLite would make it for all to read.
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
+        made.map_err(|error| StoreError::Unavailable(error.into()))?;
         let mut connection = Connection::open(file)?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;

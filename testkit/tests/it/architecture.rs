@@ -23,8 +23,10 @@ const FLOORS: [(&str, [u64; 3]); 3] =
     [("pingora-core", [0, 9, 1]), ("quinn-proto", [0, 11, 17]), ("rustls", [0, 23, 46])];
 const DEPLOYABLES: [&str; 3] = ["drover-control", "drover-gateway", "drover-tunnel-agent"];
 /// What each library of ours may use of ours.
-const LIBRARIES: [(&str, &[&str]); 6] = [
+const LIBRARIES: [(&str, &[&str]); 7] = [
     ("drover-api", &["drover-policy"]),
+    // On people's machines, which need not be servers'.
+    ("drover-cli", &["drover-api"]),
     ("drover-daemon", &[]),
     ("drover-enrol", &["drover-api"]),
     ("drover-policy", &[]),

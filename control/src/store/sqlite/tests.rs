@@ -1,6 +1,7 @@
 //! What only one file can get wrong: other files, other schemas, and a process that dies while it writes.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ async fn keeps_everything_over_a_restart_and_goes_on_counting() {
     let store = Sqlite::open(&file).unwrap();
     let first = store.put(KIND, "a", value(1), Expected::Absent).await.unwrap();
     drop(store);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let store = Sqlite::open(&file).unwrap();
     assert_eq!(*store.revision().borrow(), first.revision);
     assert_eq!(store.list(KIND).await.unwrap(), std::slice::from_ref(&first));

@@ -1,0 +1,274 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// One door to all of your Kubernetes clusters.
+#[derive(Parser)]
+#[command(name = "drover", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// How to print what was asked for.
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+
+    /// File that holds the server and the login.
+    #[arg(long, global = true, env = "DROVER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Json,
+    Table,
+    Yaml,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run control and a gateway on this machine.
+    Up(Up),
+    /// Get a token for a name and a password.
+    Login(Login),
+    /// Revoke the token of the login.
+    Logout,
+    /// Show who is logged in, where.
+    Whoami,
+    /// Clusters: create one, import what runs, list, delete.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Write contexts for kubectl: one for each cluster, named as it.
+    Kubeconfig(Kubeconfig),
+    /// Tokens for scripts and machines.
+    #[command(subcommand)]
+    Token(Token),
+    /// Local users.
+    #[command(subcommand)]
+    User(User),
+    /// Who holds which role, where.
+    #[command(subcommand)]
+    Binding(Binding),
+    /// Print a completion script for a shell.
+    Completion { shell: Shell },
+}
+
+#[derive(Args)]
+pub(crate) struct Up {
+    /// Folder of everything that is kept.
+    #[arg(long, env = "DROVER_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address on which clients are served over HTTPS.
+    #[arg(long, default_value = "[::]:8443")]
+    pub listen: String,
+    /// Address on which agents open their tunnels (QUIC, UDP).
+    #[arg(long, default_value = "[::]:8444")]
+    pub tunnel_listen: String,
+    /// Address on which control serves the gateway.
+    #[arg(long, default_value = "127.0.0.1:8447")]
+    pub control_listen: String,
+    /// Address of the gateway's /metrics, /livez and /readyz.
+    #[arg(long, default_value = "127.0.0.1:8445")]
+    pub admin_listen: String,
+    /// Address of control's /metrics, /livez and /readyz.
+    #[arg(long, default_value = "127.0.0.1:8448")]
+    pub control_admin_listen: String,
+    /// Host name or address at which clients and agents reach this machine; repeat the flag for more.
+    /// The first is the one that kubeconfigs and agents get.
+    #[arg(long = "host", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])]
+    pub hosts: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Login {
+    /// Address of the gateway, as https://HOST:PORT; by default the one of the last login.
+    pub server: Option<String>,
+    /// Name to log in as.
+    #[arg(long, short)]
+    pub user: Option<String>,
+    /// Read the password from the standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Authority of the gateway's certificate (PEM), where the system does not know it.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cluster {
+    /// Make a cluster known; import it next.
+    Create {
+        name: String,
+    },
+    List,
+    /// Forget a cluster, with its bindings; the cluster itself is left as it is.
+    Delete {
+        name: String,
+    },
+    /// Print what the cluster's agent needs, for kubectl apply -f -; or run the agent from here.
+    Import(Import),
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    pub name: String,
+    /// Run the agent on this machine, for the cluster of this kubeconfig: needs kubectl.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where agents reach gateways, as HOST:PORT (UDP); repeat the flag for more. By default what the server says.
+    #[arg(long = "gateway", value_name = "HOST:PORT")]
+    pub gateways: Vec<String>,
+    /// Where agents reach Drover's API, as HOST:PORT. By default the server of the login.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// Image of the agent's pods.
+    #[arg(long, default_value = "localhost/drover-agent:dev")]
+    pub image: String,
+    /// Folder that an agent on this machine keeps its certificate in.
+    #[arg(long, value_name = "DIR", requires = "kubeconfig")]
+    pub state: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Kubeconfig {
+    /// Clusters; by default all.
+    pub clusters: Vec<String>,
+    /// File to merge into; by default $KUBECONFIG or ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Print it, and leave every file alone.
+    #[arg(long)]
+    pub print: bool,
+    /// How long its token lasts, such as 12h or 30d.
+    #[arg(long, value_parser = lifetime)]
+    pub lifetime: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenKind {
+    Bot,
+    Kubeconfig,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Token {
+    /// Make a token; it is shown this once.
+    Create {
+        #[arg(long, value_enum, default_value_t = TokenKind::Bot)]
+        kind: TokenKind,
+        /// Cluster that it may be shown to; repeat the flag for more. By default all.
+        #[arg(long = "cluster")]
+        clusters: Vec<String>,
+        /// How long it lasts, such as 12h or 30d.
+        #[arg(long, value_parser = lifetime)]
+        lifetime: Option<Duration>,
+        /// Its owner; by default you.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    List,
+    /// Refuse a token from here on, everywhere.
+    Revoke {
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum User {
+    /// Make a local user; the password is drawn and shown unless it is given.
+    Create {
+        name: String,
+        #[arg(long)]
+        display_name: Option<String>,
+        /// Group of the user, such as ops; repeat the flag for more.
+        #[arg(long = "group")]
+        groups: Vec<String>,
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    List,
+    /// Refuse a user from here on, everywhere; enable undoes it.
+    Disable {
+        name: String,
+    },
+    Enable {
+        name: String,
+    },
+    /// Delete a user with their tokens and bindings; the name is never given again.
+    Delete {
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Binding {
+    /// Give a role to a user or a group, everywhere, in a cluster or in a project.
+    Create(CreateBinding),
+    List,
+    Delete {
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct CreateBinding {
+    /// The role, such as cluster-viewer.
+    #[arg(long)]
+    pub role: String,
+    #[arg(long, conflicts_with = "group", required_unless_present = "group")]
+    pub user: Option<String>,
+    /// A local group, such as ops.
+    #[arg(long)]
+    pub group: Option<String>,
+    /// Cluster that it holds in.
+    #[arg(long, required_unless_present = "everywhere")]
+    pub cluster: Option<String>,
+    /// Project of the cluster.
+    #[arg(long, requires = "cluster")]
+    pub project: Option<String>,
+    /// In all clusters, and those to come.
+    #[arg(long, conflicts_with = "cluster")]
+    pub everywhere: bool,
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// `90s`, `30m`, `12h`, `30d`.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time such as 30m, 12h or 30d");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lifetimes_have_units() {
+        assert_eq!(lifetime("30d"), Ok(Duration::from_secs(30 * 24 * 3600)));
+        assert_eq!(lifetime("90s"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "30", "d", "-1h", "1w", "1é", "99999999999999999999d"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+}

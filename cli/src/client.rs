@@ -1,0 +1,164 @@
+//! Asks Drover's API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use drover_api::kinds::{Kind, Object};
+use drover_api::rest::{Created, LOGIN, List, Login, PREFIX, SELF, Served};
+use drover_api::status::Status;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Request, Response};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use crate::config::Config;
+
+/// Above what a gateway waits for control, which waits for gateways.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer, in bytes: lists of a hundred thousand tokens.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+pub(crate) struct Client {
+    agent: Agent,
+    server: String,
+    token: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        let roots = match &config.ca {
+            Some(pem) => {
+                let certificate = Certificate::from_pem(pem.as_bytes()).context("the server's authority")?;
+                RootCerts::Specific(Arc::new(vec![certificate]))
+            }
+            None => RootCerts::WebPki,
+        };
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .https_only(true)
+            .max_redirects(0)
+            .proxy(None)
+            .build();
+        let (server, token) = (config.server()?.to_owned(), config.token.clone());
+        Ok(Self { agent: agent.into(), server, token })
+    }
+
+    pub(crate) fn login(&self, login: &Login) -> anyhow::Result<Created<drover_api::kinds::Token>> {
+        self.send("POST", LOGIN, Some(login))
+    }
+
+    pub(crate) fn who_am_i(&self) -> anyhow::Result<drover_api::rest::Caller> {
+        self.send("GET", SELF, None::<&()>)
+    }
+
+    pub(crate) fn list<K: Kind>(&self) -> anyhow::Result<Vec<Object<K>>> {
+        let list: List<K> = self.send("GET", &path::<K>(None), None::<&()>)?;
+        Ok(list.items)
+    }
+
+    pub(crate) fn read<K: Kind>(&self, key: &str) -> anyhow::Result<Object<K>> {
+        self.send("GET", &path::<K>(Some(key)), None::<&()>)
+    }
+
+    pub(crate) fn create<K: Served>(&self, create: &K::Create) -> anyhow::Result<Created<K>> {
+        self.send("POST", &path::<K>(None), Some(create))
+    }
+
+    pub(crate) fn replace<K: Kind>(&self, object: &Object<K>) -> anyhow::Result<Object<K>> {
+        self.send("PUT", &path::<K>(Some(object.spec.key())), Some(object))
+    }
+
+    pub(crate) fn delete<K: Kind>(&self, key: &str) -> anyhow::Result<Object<K>> {
+        self.send("DELETE", &path::<K>(Some(key)), None::<&()>)
+    }
+
+    /// Whether a cluster's API server answers.
+    pub(crate) fn reach(&self, cluster: &str) -> anyhow::Result<()> {
+        let path = format!("/k8s/clusters/{}/version", encoded(cluster));
+        self.send::<serde_json::Value>("GET", &path, None::<&()>).map(drop)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<T> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                self.agent.run(request.body(serde_json::to_vec(body)?)?)
+            }
+            None => self.agent.run(request.body(())?),
+        };
+        read(answer.map_err(|error| self.unreachable(error))?)
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> anyhow::Error {
+        let hint = match &error {
+            ureq::Error::Rustls(_) => {
+                ": is its authority the one that --ca gave? drover login --ca FILE gives another"
+            }
+            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                ": is it running?"
+            }
+            _ => "",
+        };
+        anyhow!("failed to reach {}: {error}{hint}", self.server)
+    }
+}
+
+fn path<K: Kind>(key: Option<&str>) -> String {
+    let all = format!("{PREFIX}/{}", K::PLURAL);
+    match key {
+        None => all,
+        Some(key) => format!("{all}/{}", encoded(key)),
+    }
+}
+
+/// A key as one segment of a path.
+fn encoded(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    key.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn read<T: DeserializeOwned>(mut answer: Response<Body>) -> anyhow::Result<T> {
+    for warning in answer.headers().get_all("warning") {
+        // 299 - "text"
+        let text = warning.to_str().unwrap_or_default();
+        eprintln!("warning: {}", text.split('"').nth(1).unwrap_or(text));
+    }
+    let code = answer.status();
+    let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+    if code.is_success() {
+        return serde_json::from_slice(&body)
+            .context("the answer is not one of Drover's: is it the right server?");
+    }
+    match serde_json::from_slice::<Status>(&body) {
+        Ok(status) if code.as_u16() == 401 => bail!("{}", status.message),
+        Ok(status) => bail!("{} ({})", status.message, status.reason),
+        Err(_) => bail!("the server answers {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_one_segment() {
+        assert_eq!(encoded("zoe@example.com"), "zoe%40example.com");
+        assert_eq!(encoded("../a b/é"), "..%2Fa%20b%2F%C3%A9");
+    }
+}

@@ -1,0 +1,58 @@
+//! What each command does.
+
+use std::io::Read;
+
+use anyhow::{Context, bail};
+use clap::CommandFactory;
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::config::Kept;
+
+mod agent;
+mod binding;
+mod cluster;
+mod kubeconfig;
+mod login;
+mod token;
+mod up;
+mod user;
+
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { command, output, config } = cli;
+    let kept = || Kept::load(config.as_deref());
+    let client = || Client::new(&logged_in(kept()?)?.config);
+    match command {
+        Command::Up(arguments) => up::up(kept()?, &arguments),
+        Command::Login(login) => login::login(kept()?, login),
+        Command::Logout => login::logout(logged_in(kept()?)?),
+        Command::Whoami => login::who_am_i(&client()?, output),
+        Command::Cluster(command) => cluster::run(&logged_in(kept()?)?, command, output),
+        Command::Kubeconfig(command) => kubeconfig::run(&logged_in(kept()?)?, command),
+        Command::Token(command) => token::run(&client()?, command, output),
+        Command::User(command) => user::run(&client()?, command, output),
+        Command::Binding(command) => binding::run(&client()?, command, output),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn logged_in(kept: Kept) -> anyhow::Result<Kept> {
+    kept.config.server()?;
+    if kept.config.token.is_none() {
+        bail!("you are not logged in: drover login");
+    }
+    Ok(kept)
+}
+
+/// A password from a script's pipe, or from whoever sits at the terminal.
+fn password(from_stdin: bool, prompt: &str) -> anyhow::Result<String> {
+    if !from_stdin {
+        return rpassword::prompt_password(prompt).context("there is no terminal: use --password-stdin");
+    }
+    let mut text = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut text)?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}

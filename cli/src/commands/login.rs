@@ -1,0 +1,68 @@
+//! Logging in and out.
+
+use anyhow::Context;
+use drover_api::kinds::{Kind, Token};
+use drover_api::rest::{Caller, Login as Credentials};
+
+use super::password;
+use crate::args::{Login, Output};
+use crate::client::Client;
+use crate::config::{self, Kept};
+use crate::output::print;
+
+pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
+    if let Some(server) = &login.server {
+        let server = config::server(server)?;
+        if kept.config.server.as_ref() != Some(&server) {
+            // What is known of another server means nothing here.
+            kept.config = config::Config { server: Some(server), ..config::Config::default() };
+        }
+    }
+    if let Some(file) = &login.ca {
+        let ca =
+            std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+        kept.config.ca = Some(ca);
+    }
+    kept.config.token = None;
+    let client = Client::new(&kept.config)?;
+    let server = kept.config.server()?.to_owned();
+    let name = match login.user {
+        Some(name) => name,
+        None => ask(&format!("User name for {server}: "))?,
+    };
+    let password = password(login.password_stdin, &format!("Password of {name}: "))?;
+    let created = client.login(&Credentials { name: name.clone(), password })?;
+    kept.config.token = Some(created.secret.context("the server gave no token")?);
+    kept.save()?;
+    println!("Logged in to {server} as {name} until {}.", created.object.spec.expires_at);
+    Ok(())
+}
+
+pub(super) fn logout(mut kept: Kept) -> anyhow::Result<()> {
+    let client = Client::new(&kept.config)?;
+    let revoked = client.who_am_i().and_then(|caller| client.delete::<Token>(caller.token.spec.key()));
+    kept.config.token = None;
+    kept.save()?;
+    revoked.context("the token is forgotten here, and perhaps not revoked")?;
+    println!("Logged out.");
+    Ok(())
+}
+
+pub(super) fn who_am_i(client: &Client, output: Output) -> anyhow::Result<()> {
+    let row = |caller: &Caller| {
+        let (user, token) = (&caller.user.spec, &caller.token.spec);
+        vec![user.name.clone(), user.principal.clone(), user.groups.join(","), token.expires_at.to_string()]
+    };
+    print(output, &[client.who_am_i()?], (&["NAME", "PRINCIPAL", "GROUPS", "UNTIL"], row))
+}
+
+fn ask(prompt: &str) -> anyhow::Result<String> {
+    use std::io::Write;
+    print!("{prompt}");
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let name = line.trim();
+    anyhow::ensure!(!name.is_empty(), "no name was given: use --user");
+    Ok(name.to_owned())
+}

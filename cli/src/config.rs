@@ -1,0 +1,100 @@
+//! Where the server is, and the token of the login.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Config {
+    /// `https://HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Authority of its certificate, PEM; absent where the system knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Where agents open their tunnels, as HOST:PORT.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnels: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// The configuration and the file that it is in.
+pub(crate) struct Kept {
+    pub file: PathBuf,
+    pub config: Config,
+}
+
+impl Kept {
+    pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        let file = match file {
+            Some(file) => file.to_owned(),
+            None => files::folder("XDG_CONFIG_HOME", ".config")?.join("config.json"),
+        };
+        let config = match files::read(&file)? {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is malformed: remove it, and log in again", file.display()))?,
+            None => Config::default(),
+        };
+        Ok(Self { file, config })
+    }
+
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
+        files::replace(&self.file, &serde_json::to_vec_pretty(&self.config)?)
+    }
+}
+
+impl Config {
+    pub(crate) fn server(&self) -> anyhow::Result<&str> {
+        self.server.as_deref().context("no server is known: drover login https://HOST:PORT, or drover up")
+    }
+
+    /// HOST:PORT of the server.
+    pub(crate) fn server_address(&self) -> anyhow::Result<String> {
+        let server = self.server()?;
+        let address = server.strip_prefix("https://").unwrap_or(server).trim_end_matches('/');
+        let bracketed_end = address.rfind(']').map_or(0, |end| end + 1);
+        let port = if address[bracketed_end..].contains(':') { "" } else { ":443" };
+        Ok(format!("{address}{port}"))
+    }
+}
+
+/// A server's address as it is kept: HTTPS, and nothing after the port.
+pub(crate) fn server(text: &str) -> anyhow::Result<String> {
+    let text = text.trim_end_matches('/');
+    let address = match text.split_once("://") {
+        Some(("https", address)) => address,
+        Some((scheme, _)) => bail!("the server must be https://HOST:PORT, and not {scheme}://"),
+        None => text,
+    };
+    if address.is_empty() || address.contains(['/', '@', '?', '#', ' ']) {
+        bail!("the server must be https://HOST:PORT, and {text:?} is not");
+    }
+    Ok(format!("https://{address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_https_and_nothing_after_the_port() {
+        for (text, expected) in [
+            ("https://drover.example:8443", Some("drover.example:8443")),
+            ("drover.example/", Some("drover.example:443")),
+            ("[::1]", Some("[::1]:443")),
+            ("https://[::1]:8443", Some("[::1]:8443")),
+            ("http://drover.example", None),
+            ("https://drover.example/path", None),
+            ("user@drover.example", None),
+            ("", None),
+        ] {
+            let config = server(text).ok().map(|server| Config { server: Some(server), ..Config::default() });
+            let address = config.map(|config| config.server_address().unwrap());
+            assert_eq!(address.as_deref(), expected, "{text}");
+        }
+    }
+}
