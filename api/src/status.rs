@@ -23,9 +23,12 @@ pub struct Details {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// The field that is wrong, as in `spec.name`.
+    /// The field that is wrong, as in `spec.name`; none where it is no field's fault.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
+    #[serde(default)]
     pub message: String,
+    #[serde(default)]
     pub reason: String,
 }
 
@@ -59,5 +62,21 @@ impl Status {
 impl Details {
     fn is_empty(&self) -> bool {
         self.causes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_a_gateway_is_read_too() {
+        let text = r#"{"apiVersion":"v1","kind":"Status","code":503,"details":{"causes":[{"message":"m","reason":"R"}],
+            "kind":"clusters"},"message":"m","metadata":{},"reason":"ServiceUnavailable","status":"Failure"}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert_eq!((status.code, status.details.causes[0].reason.as_str()), (503, "R"));
+        let invalid = serde_json::to_value(Status::invalid("spec.name", "is empty")).unwrap();
+        assert_eq!(invalid["details"]["causes"][0]["field"], "spec.name");
+        assert_eq!(invalid["message"], "spec.name: is empty");
     }
 }

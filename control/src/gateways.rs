@@ -15,19 +15,25 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::objects::{self as kept, Objects, ObjectsError};
 use crate::snapshots::{Published, Snapshots};
-use crate::store::Revision;
+use crate::store::{Revision, StoreError};
 
 /// How long a gateway may take to say what it has.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a gateway may take to apply a push: a large state takes seconds.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long after its call a gateway is expected to call again: it tries every few seconds.
+const EXPECTED_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// How often gateways that can serve no more are looked for.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest delta, in bytes: a message has something around it.
 const DELTA_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 
 /// Who follows, and the revision that each serves from.
 pub struct Gateways {
+    objects: Objects,
     applied: watch::Sender<BTreeMap<String, Applied>>,
     calls: Mutex<u64>,
     /// For how long a gateway that is gone may serve from what it has.
@@ -46,17 +52,32 @@ struct Applied {
     gone: Option<Instant>,
 }
 
+impl Applied {
+    /// One that is gone is waited for only while it may be on its way back.
+    fn is_awaited(&self) -> bool {
+        self.gone.is_none_or(|gone| gone.elapsed() < EXPECTED_BACK_WITHIN)
+    }
+}
+
 impl Gateways {
-    /// Calls end once `stopping` is cancelled.
-    pub fn new(max_staleness: Duration, stopping: CancellationToken) -> Self {
-        Self {
-            applied: watch::Sender::default(),
+    /// With those that followed before this start. Calls end once `stopping` is cancelled.
+    pub async fn load(
+        objects: Objects,
+        max_staleness: Duration,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let gone = Some(Instant::now());
+        let known = objects.list::<kept::Gateway>().await?.into_iter();
+        let known = known.map(|known| (known.spec.name, Applied { revision: None, call: 0, gone })).collect();
+        Ok(Self {
+            objects,
+            applied: watch::Sender::new(known),
             calls: Mutex::default(),
             max_staleness,
             stopping,
             deltas: metrics::counter!("control_pushes_total", "kind" => "delta"),
             wholes: metrics::counter!("control_pushes_total", "kind" => "whole"),
-        }
+        })
     }
 
     /// Waits until all that follow serve from the revision; names those that may serve from an older one still.
@@ -64,7 +85,7 @@ impl Gateways {
         let is_late = |applied: &Applied| applied.revision.is_none_or(|has| has < revision);
         let mut receiver = self.applied.subscribe();
         let reached =
-            receiver.wait_for(|all| all.values().all(|applied| applied.gone.is_some() || !is_late(applied)));
+            receiver.wait_for(|all| all.values().all(|applied| !applied.is_awaited() || !is_late(applied)));
         // Past the deadline, who is late is named all the same.
         drop(timeout(deadline, reached).await);
         let all = self.applied.borrow();
@@ -74,8 +95,57 @@ impl Gateways {
         late.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Forgets, until cancelled, the gateways that are gone for so long that they serve no more.
+    pub async fn forget(&self, cancelled: CancellationToken) {
+        loop {
+            let sleep = tokio::time::sleep(FORGET_INTERVAL.min(self.max_staleness));
+            if cancelled.run_until_cancelled(sleep).await.is_none() {
+                return;
+            }
+            let is_stale =
+                |applied: &Applied| applied.gone.is_some_and(|gone| gone.elapsed() > self.max_staleness);
+            let stale: Vec<_> = self
+                .applied
+                .borrow()
+                .iter()
+                .filter(|(_, it)| is_stale(it))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in stale {
+                match self.unkeep(&name).await {
+                    Ok(()) => {
+                        self.applied.send_modify(|all| {
+                            if all.get(&name).is_some_and(is_stale) {
+                                all.remove(&name);
+                            }
+                        });
+                        info!(gateway = %name, "gateway forgotten: it serves no more");
+                    }
+                    Err(error) => warn!(gateway = %name, %error, "failed to forget a gateway"),
+                }
+            }
+        }
+    }
+
+    async fn keep(&self, name: &str) -> Result<(), ObjectsError> {
+        match self.objects.create(&kept::Gateway { name: name.to_owned() }, None).await {
+            Ok(_) | Err(ObjectsError::Store(StoreError::Conflict { .. })) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn unkeep(&self, name: &str) -> Result<(), ObjectsError> {
+        let Some(known) = self.objects.get::<kept::Gateway>(name).await? else { return Ok(()) };
+        self.objects.delete::<kept::Gateway>(name, known.object.metadata.revision).await.map(drop)
+    }
+
     /// Sees to one call until it ends.
     pub async fn push(self: Arc<Self>, name: String, snapshots: Arc<Snapshots>, from: Gateway, to: Push) {
+        // Before it serves from anything: a control that starts again has to know of it.
+        if let Err(error) = self.keep(&name).await {
+            warn!(gateway = %name, %error, "failed to keep that a gateway follows");
+            return to.refuse(Status::unavailable("the store failed")).await;
+        }
         let entry = Entry::new(self.clone(), name.clone());
         info!(gateway = %name, "gateway follows");
         let ended = Call { gateways: self, entry, snapshots, from, to: &to }.run().await;

@@ -78,6 +78,26 @@ impl Kept for UserName {
     type Secret = NoSecret;
 }
 
+/// A gateway that follows or followed: it may serve from what it has.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    pub name: String,
+}
+
+impl Kind for Gateway {
+    const KIND: &'static str = "Gateway";
+    const PLURAL: &'static str = "gateways";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Kept for Gateway {
+    type Secret = NoSecret;
+}
+
 /// An object with its secret.
 pub struct Stored<K: Kept> {
     pub object: Object<K>,

@@ -58,7 +58,8 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let snapshots = Snapshots::load(&*store, config.max_staleness, Timestamp::now()).await;
     let snapshots = Arc::new(snapshots.context("failed to make a snapshot out of the store")?);
     let stopping = CancellationToken::new();
-    let gateways = Arc::new(Gateways::new(config.max_staleness, stopping.clone()));
+    let gateways = Gateways::load(objects.clone(), config.max_staleness, stopping.clone()).await?;
+    let gateways = Arc::new(gateways);
     let calls = TaskTracker::new();
     let control = Control {
         enrolment: Enrolment::new(objects.clone(), authority.clone())?,
@@ -66,7 +67,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         passwords: Passwords::new(),
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
-        gateways,
+        gateways: gateways.clone(),
         calls: calls.clone(),
     };
     let listener = Listener::bind(config.listen, listener::tls(&authority, SystemTime::now())?).await?;
@@ -77,6 +78,8 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
 
     let stop = cancelled.clone();
     tasks.spawn(async move { snapshots.follow(&*store, stop).await });
+    let stop = cancelled.clone();
+    tasks.spawn(async move { gateways.forget(stop).await });
     let router = routes::router(Arc::new(control));
     tasks.spawn(listener.serve(router, connections.clone(), stopping.clone()));
 

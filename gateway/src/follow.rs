@@ -19,9 +19,9 @@ use crate::metrics::Metrics;
 use crate::saved::Saved;
 use crate::snapshot::Current;
 
-/// Between attempts: the first wait, and the longest.
+/// Between attempts: the first wait, and the longest. A control that starts again waits for its gateways.
 const RETRY_MIN: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(3);
 
 pub(crate) struct Follower {
     server: Server,

@@ -38,13 +38,18 @@ impl Client {
     }
 
     pub fn offering(gateway: &Gateway, alpn: &[&[u8]]) -> anyhow::Result<Self> {
+        Self::at(gateway.port, &gateway.authority.pem(), alpn)
+    }
+
+    /// Of whatever listens at a port of this machine, with a certificate of that authority.
+    pub fn at(port: u16, ca: &str, alpn: &[&[u8]]) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(gateway.authority.pem().as_bytes())?)?;
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut tls = builder.with_root_certificates(roots).with_no_client_auth();
         tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Self { port: gateway.port, tls: Arc::new(tls) })
+        Ok(Self { port, tls: Arc::new(tls) })
     }
 
     pub async fn connect(&self) -> anyhow::Result<TlsStream<TcpStream>> {

@@ -6,6 +6,7 @@ pub mod client;
 pub mod control_plane;
 pub mod fleet;
 pub mod image;
+pub mod installation;
 pub mod kubeconfig;
 pub mod local;
 pub mod nodes;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod architecture;
+mod control;
 mod control_plane;
 mod deployment;
 mod failures;

@@ -1,0 +1,220 @@
+//! Drover as a person installs it: `drover up`, and all else by the `drover` command.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::client::Client;
+use crate::control_plane;
+use crate::fleet::Programs;
+use crate::process::{Process, free_port, until};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What `drover up` keeps, and where it listens: the same when it starts again.
+pub struct Installation {
+    pub folder: PathBuf,
+    drover: PathBuf,
+    pub port: u16,
+    pub tunnel_port: u16,
+    pub control_port: u16,
+    pub admin_port: u16,
+    pub control_admin_port: u16,
+    starts: u32,
+}
+
+/// Somebody who uses it, with a configuration of their own.
+pub struct Person {
+    pub name: String,
+    pub config: PathBuf,
+    drover: PathBuf,
+}
+
+impl Installation {
+    pub fn prepare(folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            drover: Programs::of_this_build()?.gateway.with_file_name("drover"),
+            port: free_port()?,
+            tunnel_port: free_port()?,
+            control_port: free_port()?,
+            admin_port: free_port()?,
+            control_admin_port: free_port()?,
+            starts: 0,
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// `drover up`, once it is ready; and the first administrator's password, the first time.
+    pub async fn up(&mut self) -> anyhow::Result<(Process, Option<String>)> {
+        self.starts += 1;
+        let flag = |name: &str, port: u16| format!("--{name}=127.0.0.1:{port}");
+        let arguments = [
+            "up".to_owned(),
+            format!("--config={}", self.folder.join("up.json").display()),
+            format!("--data={}", self.data().display()),
+            flag("listen", self.port),
+            flag("tunnel-listen", self.tunnel_port),
+            flag("control-listen", self.control_port),
+            flag("admin-listen", self.admin_port),
+            flag("control-admin-listen", self.control_admin_port),
+        ];
+        let name = format!("up-{}", self.starts);
+        let mut process = Process::start(&name, &self.folder, &self.drover, arguments).await?;
+        let said = until("drover up to be ready", READY_TIMEOUT, async || {
+            process.check()?;
+            let said = process.log_tail();
+            Ok(said.contains("Everything is kept in").then_some(said))
+        });
+        let said = said.await?;
+        let password = said.lines().find_map(|line| line.strip_prefix("Password, shown this once: "));
+        let password = password.map(str::to_owned);
+        Ok((process, password))
+    }
+
+    /// Control alone, as `drover up` would run it: to be killed under it.
+    pub async fn control(&self, log: &str) -> anyhow::Result<Process> {
+        let data = self.data();
+        let arguments = [
+            "serve".to_owned(),
+            format!("--store={}", data.join("store.db").display()),
+            format!("--key-file={}", data.join("store.key").display()),
+            format!("--listen=127.0.0.1:{}", self.control_port),
+            format!("--admin-listen=127.0.0.1:{}", self.control_admin_port),
+        ];
+        let program = self.drover.with_file_name("drover-control");
+        let process = Process::start_disposable(log, &self.folder, &program, arguments).await?;
+        ready(process, self.control_admin_port).await
+    }
+
+    /// The gateway alone.
+    pub async fn gateway(&self, log: &str) -> anyhow::Result<Process> {
+        let data = self.data();
+        let arguments = [
+            format!("--control=127.0.0.1:{}", self.control_port),
+            format!("--state={}", data.join("gateway").display()),
+            format!("--tls-cert={}", data.join("tls.crt").display()),
+            format!("--tls-key={}", data.join("tls.key").display()),
+            format!("--audit-log={}", data.join("audit.jsonl").display()),
+            format!("--listen=127.0.0.1:{}", self.port),
+            format!("--tunnel-listen=127.0.0.1:{}", self.tunnel_port),
+            format!("--admin-listen=127.0.0.1:{}", self.admin_port),
+        ];
+        let program = self.drover.with_file_name("drover-gateway");
+        let process = Process::start(log, &self.folder, &program, arguments).await?;
+        ready(process, self.admin_port).await
+    }
+
+    /// A client of the gateway's port.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Client::at(self.port, &std::fs::read_to_string(self.data().join("ca.crt"))?, &[])
+    }
+
+    /// A person who logs in.
+    pub async fn login(&self, name: &str, password: &str) -> anyhow::Result<Person> {
+        let config = self.folder.join(format!("{name}.json"));
+        let person = Person { name: name.to_owned(), config, drover: self.drover.clone() };
+        let ca = self.data().join("ca.crt");
+        let mut command = person.drover(["login", &self.url(), "--user", name, "--password-stdin", "--ca"]);
+        command.arg(ca);
+        run_with_input(&mut command, password).await?;
+        Ok(person)
+    }
+
+    /// Runs the agent of a cluster of a kubeconfig, as `drover cluster import --kubeconfig` does.
+    pub async fn import(&self, person: &Person, cluster: &str, kubeconfig: &Path) -> anyhow::Result<Process> {
+        let kubectl = control_plane::binaries()?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(kubectl).chain(std::env::split_paths(&path)))?;
+        let state = self.folder.join(format!("agent-{cluster}"));
+        let mut set = std::ffi::OsString::from("PATH=");
+        set.push(path);
+        let arguments: Vec<std::ffi::OsString> = vec![
+            set,
+            self.drover.clone().into(),
+            "cluster".into(),
+            "import".into(),
+            cluster.into(),
+            "--config".into(),
+            person.config.clone().into(),
+            "--kubeconfig".into(),
+            kubeconfig.into(),
+            "--state".into(),
+            state.into(),
+            format!("--gateway=127.0.0.1:{}", self.tunnel_port).into(),
+        ];
+        let name = format!("import-{cluster}");
+        let mut process = Process::start(&name, &self.folder, Path::new("/usr/bin/env"), arguments).await?;
+        until("the cluster to be served", READY_TIMEOUT, async || {
+            process.check()?;
+            Ok(process.log_tail().contains("is served").then_some(()))
+        })
+        .await?;
+        Ok(process)
+    }
+}
+
+async fn ready(mut process: Process, admin_port: u16) -> anyhow::Result<Process> {
+    let url = format!("http://127.0.0.1:{admin_port}/readyz");
+    until("the process to be ready", READY_TIMEOUT, async || {
+        process.check()?;
+        Ok(Command::new("curl").args(["-sf", &url]).output().await?.status.success().then_some(()))
+    })
+    .await?;
+    Ok(process)
+}
+
+impl Person {
+    /// The `drover` command, as this person.
+    pub fn drover<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.drover);
+        command.args(arguments).env("DROVER_CONFIG", &self.config).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// kubectl with a kubeconfig of this person's, for a cluster.
+    pub async fn kubectl(&self, cluster: &str) -> anyhow::Result<Command> {
+        let kubeconfig = self.config.with_extension("kubeconfig");
+        if !kubeconfig.is_file() {
+            let mut command = self.drover(["kubeconfig", "--kubeconfig"]);
+            run(command.arg(&kubeconfig)).await?;
+        }
+        let mut kubectl = control_plane::kubectl(&control_plane::binaries()?, &kubeconfig);
+        kubectl.args(["--context", cluster]);
+        Ok(kubectl)
+    }
+}
+
+/// What a command prints; its complaint where it fails.
+pub async fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().await?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+async fn run_with_input(command: &mut Command, input: &str) -> anyhow::Result<String> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(input.as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,179 @@
+//! Drover as people use it: `drover up`, an imported cluster, colleagues, and what goes on when parts of it go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use drover_testkit::installation::{Installation, Person, run};
+use drover_testkit::process::{Process, until};
+use tokio::process::Command;
+
+use crate::system::{DEADLINE, clusters, folder, soon};
+
+/// An installation with its administrator.
+struct Installed {
+    installation: Installation,
+    up: Process,
+    admin: Person,
+}
+
+async fn installed(test: &str) -> Installed {
+    let mut installation = Installation::prepare(&folder(test)).unwrap();
+    let (up, password) = soon(installation.up()).await.unwrap();
+    let admin = soon(installation.login("admin", &password.unwrap())).await.unwrap();
+    Installed { installation, up, admin }
+}
+
+impl Installed {
+    /// A cluster of the tests', imported under a name, with its agent.
+    async fn import(&self, name: &str) -> Process {
+        self.says(&["cluster", "create", name]).await.unwrap();
+        let kubeconfig = &clusters().one.plane.admin_kubeconfig;
+        soon(self.installation.import(&self.admin, name, kubeconfig)).await.unwrap()
+    }
+
+    async fn says(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        soon(run(&mut self.admin.drover(arguments))).await
+    }
+
+    /// A colleague with a role in a cluster.
+    async fn colleague(&self, name: &str, role: &str, cluster: &str) -> Person {
+        let made = self.says(&["user", "create", name]).await.unwrap();
+        let password =
+            made.lines().find_map(|line| line.strip_prefix("Password, shown this once: ")).unwrap();
+        self.says(&["binding", "create", "--user", name, "--role", role, "--cluster", cluster])
+            .await
+            .unwrap();
+        soon(self.installation.login(name, password)).await.unwrap()
+    }
+}
+
+async fn kubectl(person: &Person, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut kubectl: Command = soon(person.kubectl(cluster)).await?;
+    soon(run(kubectl.args(arguments))).await
+}
+
+#[tokio::test]
+async fn from_up_to_kubectl_and_a_colleague_and_everything_is_there_after_a_restart() {
+    let mut installed = installed("control-first").await;
+    let _agent = installed.import("first").await;
+    let namespaces = ["get", "namespaces", "-o", "name"];
+    assert!(kubectl(&installed.admin, "first", &namespaces).await.unwrap().contains("namespace/default"));
+
+    let zoe = installed.colleague("zoe", "cluster-viewer", "first").await;
+    assert!(kubectl(&zoe, "first", &namespaces).await.unwrap().contains("namespace/default"));
+    let create = ["create", "namespace", "zoes"];
+    let refused = kubectl(&zoe, "first", &create).await.unwrap_err().to_string();
+    assert!(refused.contains("User \"zoe\" cannot create resource \"namespaces\""), "{refused}");
+    let refused = soon(run(&mut zoe.drover(["user", "create", "eve"]))).await.unwrap_err().to_string();
+    assert!(refused.contains("(Forbidden)"), "{refused}");
+    let seen = soon(run(&mut zoe.drover(["cluster", "list"]))).await.unwrap();
+    assert!(seen.contains("first"), "{seen}");
+
+    installed.up.stop().await.unwrap();
+    let (up, password) = soon(installed.installation.up()).await.unwrap();
+    assert_eq!(password, None, "the administrator is there already");
+    installed.up = up;
+    // Its agent dials again by itself.
+    until("the cluster to be served again", DEADLINE, async || {
+        Ok(kubectl(&zoe, "first", &namespaces).await.is_ok().then_some(()))
+    })
+    .await
+    .unwrap();
+    let users = installed.says(&["user", "list"]).await.unwrap();
+    assert!(users.contains("admin") && users.contains("zoe"), "{users}");
+
+    installed.says(&["user", "disable", "zoe"]).await.unwrap();
+    let refused = kubectl(&zoe, "first", &namespaces).await.unwrap_err().to_string();
+    assert!(refused.contains("logged in") || refused.contains("disabled"), "{refused}");
+    installed.says(&["cluster", "delete", "first"]).await.unwrap();
+    assert!(kubectl(&installed.admin, "first", &namespaces).await.is_err());
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_once_the_command_returns() {
+    let installed = installed("control-revoke").await;
+    installed.says(&["cluster", "create", "empty"]).await.unwrap();
+    let client = installed.installation.client().unwrap();
+    for _ in 0..10 {
+        let token = installed.says(&["token", "create"]).await.unwrap();
+        let token = token.trim();
+        // The token is good, and the cluster has no agent.
+        assert_eq!(soon(client.get("empty", "/version", token)).await.unwrap().0, 503);
+        let id = token.split('_').nth(1).unwrap();
+        installed.says(&["token", "revoke", id]).await.unwrap();
+        assert_eq!(soon(client.get("empty", "/version", token)).await.unwrap().0, 401);
+    }
+}
+
+#[tokio::test]
+async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catches_up_by_a_delta() {
+    let installed = installed("control-killed").await;
+    let _agent = installed.import("loaded").await;
+    let token = installed.says(&["token", "create"]).await.unwrap().trim().to_owned();
+    let Installed { installation, up, admin } = installed;
+    up.stop().await.unwrap();
+    let control = installation.control("control-1").await.unwrap();
+    let gateway = installation.gateway("gateway-1").await.unwrap();
+    let client = installation.client().unwrap();
+    let served = async || Ok((client.get("loaded", "/version", &token).await?.0 == 200).then_some(()));
+    until("the cluster to be served", DEADLINE, served).await.unwrap();
+    let pushed = pushes(&installation).await;
+    assert_eq!(pushed.whole, 0, "a gateway that has a state gets no whole one: {pushed:?}");
+
+    // Under load, and nothing of it fails.
+    let served_count = Arc::new(AtomicUsize::new(0));
+    let (running, done) = tokio::sync::oneshot::channel::<()>();
+    let reader = {
+        let (client, token, count) = (client.clone(), token.clone(), served_count.clone());
+        tokio::spawn(async move {
+            while !running.is_closed() {
+                let (status, body) = client.get("loaded", "/version", &token).await.unwrap();
+                assert_eq!(status, 200, "{body}");
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    control.signal("KILL").await.unwrap();
+    until("control to be missed", DEADLINE, async || {
+        let refused = run(&mut admin.drover(["user", "list"])).await.err();
+        Ok(refused.filter(|refused| refused.to_string().contains("control cannot be reached")))
+    })
+    .await
+    .unwrap();
+    let missed_at = served_count.load(Ordering::Relaxed);
+    until("requests to go on", DEADLINE, async || {
+        Ok((served_count.load(Ordering::Relaxed) > missed_at + 100).then_some(()))
+    })
+    .await
+    .unwrap();
+    drop(done);
+    soon(reader).await.unwrap();
+
+    gateway.stop().await.unwrap();
+    let _gateway = installation.gateway("gateway-2").await.unwrap();
+    until("the saved snapshot to serve", DEADLINE, served).await.unwrap();
+    let _control = installation.control("control-2").await.unwrap();
+    until("control to answer", DEADLINE, async || {
+        Ok(run(&mut admin.drover(["user", "create", "late"])).await.is_ok().then_some(()))
+    })
+    .await
+    .unwrap();
+    let pushed = pushes(&installation).await;
+    assert!(pushed.whole == 0 && pushed.delta > 0, "{pushed:?}");
+}
+
+#[derive(Debug)]
+struct Pushes {
+    whole: u64,
+    delta: u64,
+}
+
+async fn pushes(installation: &Installation) -> Pushes {
+    let url = format!("http://127.0.0.1:{}/metrics", installation.control_admin_port);
+    let metrics = soon(run(Command::new("curl").args(["-s", &url]))).await.unwrap();
+    let of = |kind: &str| {
+        let name = format!("control_pushes_total{{kind=\"{kind}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+    };
+    Pushes { whole: of("whole"), delta: of("delta") }
+}
