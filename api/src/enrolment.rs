@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use crate::token::{CredentialHash, TokenId};
 
 pub const PATH: &str = "/v1/certificates";
+/// How far a process's clock may be behind control's: certificates begin so much earlier, in seconds.
+pub const CLOCK_SKEW_S: u64 = 60;
 /// What agents check a gateway's certificate for.
 pub const GATEWAY_NAME: &str = "gateway.drover";
 /// What gateways check control's certificate for.

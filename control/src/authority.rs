@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use drover_api::enrolment::{CONTROL_NAME, GATEWAY_NAME};
+use drover_api::enrolment::{CLOCK_SKEW_S, CONTROL_NAME, GATEWAY_NAME};
 use drover_api::kinds::{Kind, Process};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
@@ -14,8 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::objects::{Kept, Objects, ObjectsError};
 use crate::store::StoreError;
 
-/// How far a process's clock may be behind ours.
-const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const KEY: &str = "ca";
 
@@ -143,7 +141,7 @@ impl Authority {
 
 fn leaf(now: SystemTime, lifetime: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.not_before = (now - CLOCK_SKEW_MAX).into();
+    params.not_before = (now - Duration::from_secs(CLOCK_SKEW_S)).into();
     params.not_after = (now + lifetime).into();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;

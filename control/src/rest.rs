@@ -201,3 +201,6 @@ impl From<ObjectsError> for Refused {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use drover_api::enrolment::CLOCK_SKEW_S;
 use drover_api::kinds::Process;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -48,10 +49,11 @@ impl Identity {
         let chain = self.chain()?;
         let (_, certificate) = X509Certificate::from_der(chain.first().context("there is no certificate")?)?;
         let validity = certificate.validity();
-        let seconds = |time: i64| Duration::from_secs(u64::try_from(time).unwrap_or(0));
+        let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
         let (from, to) = (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()));
-        ensure!(from < to, "the certificate ends before it begins");
-        Ok(SystemTime::UNIX_EPOCH + (from + to) / 2)
+        let lifetime = to.checked_sub(from).context("the certificate ends before it begins")?;
+        let left = lifetime.saturating_sub(CLOCK_SKEW_S) / 2;
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(to - left))
     }
 
     pub fn chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -72,12 +72,17 @@ impl Keeper {
                 }
             }
             match self.places.next(&current, SystemTime::now()).await {
-                Ok(Some(next)) => {
-                    info!("certificate renewed");
-                    self.identity.send_replace(next);
+                Ok(next) => {
+                    if let Some(next) = next {
+                        info!("certificate renewed");
+                        self.identity.send_replace(next);
+                    }
                     wait = RETRY_MIN;
+                    // However short the certificates are.
+                    if cancelled.run_until_cancelled(tokio::time::sleep(RETRY_MIN)).await.is_none() {
+                        return;
+                    }
                 }
-                Ok(None) => {}
                 Err(error) => {
                     warn!(
                         error = format!("{error:#}"),

@@ -21,6 +21,7 @@ impl Writes for Binding {
         let CreateBinding { name, principal, role, domain, expires_at } = create;
         let name = name.unwrap_or_else(|| format!("{role}-{}", token::random_id()));
         let binding = Binding { name, principal, role, domain, expires_at };
+        check_cluster(control, &binding).await?;
         caller.may(control, "POST", Self::PLURAL, None, &binding.place())?;
         check(control, caller, &binding).await?;
         Ok(Created { object: control.objects.create(&binding, None).await?, secret: None })
@@ -33,6 +34,7 @@ impl Writes for Binding {
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
+        check_cluster(control, &next).await?;
         caller.may(control, "PUT", Self::PLURAL, Some(next.key()), &next.place())?;
         check(control, caller, &next).await?;
         Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
@@ -41,6 +43,20 @@ impl Writes for Binding {
     async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {
         Ok(())
     }
+}
+
+async fn check_cluster(control: &Control, binding: &Binding) -> Result<(), Refused> {
+    let cluster = match &binding.domain {
+        Domain::Global => None,
+        Domain::Cluster(cluster) | Domain::Project { cluster, .. } => Some(cluster),
+    };
+    if let Some(cluster) = cluster {
+        let clusters = control.objects.list::<Cluster>().await?;
+        if !clusters.iter().any(|known| known.spec.id == *cluster) {
+            return Err(Refused::of(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
+        }
+    }
+    Ok(())
 }
 
 async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<(), Refused> {
@@ -54,16 +70,6 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
         }
     }
     let role = field("role", RoleName::parse(&binding.role))?;
-    let cluster = match &binding.domain {
-        Domain::Global => None,
-        Domain::Cluster(cluster) | Domain::Project { cluster, .. } => Some(cluster),
-    };
-    if let Some(cluster) = cluster {
-        let clusters = control.objects.list::<Cluster>().await?;
-        if !clusters.iter().any(|known| known.spec.id == *cluster) {
-            return Err(Refused::of(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
-        }
-    }
     let domain = match &binding.domain {
         Domain::Global => policy::Domain::Global,
         Domain::Cluster(cluster) => {

@@ -94,13 +94,13 @@ impl Writes for RegistrationToken {
         let expires_at = caller.now + Duration::from_secs(lifetime_s);
         let expires_at = field("lifetimeS", seconds(expires_at))?;
         let spec = RegistrationToken { id: generated.id, process: create.process, expires_at };
-        caller.may(control, "POST", Self::PLURAL, None, &spec.place())?;
         if let Process::Agent(id) = &spec.process {
             let clusters = control.objects.list::<Cluster>().await?;
             if !clusters.iter().any(|cluster| cluster.spec.id == id.as_str()) {
                 return Err(Refused::of(Status::invalid("process", format!("there is no cluster {id}"))));
             }
         }
+        caller.may(control, "POST", Self::PLURAL, None, &spec.place())?;
         let secret = RegistrationSecret { hash: generated.hash };
         let object = control.objects.create(&spec, Some(&secret)).await?;
         Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })

@@ -1,0 +1,326 @@
+//! Who may do what by the API, in one table; and what a write leaves behind.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use drover_api::kinds::Domain;
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tower::ServiceExt;
+
+use super::*;
+use crate::authority::Authority;
+use crate::enrolment::Enrolment;
+use crate::gateways::Gateways;
+use crate::objects::{Objects, UserSecret};
+use crate::passwords::Passwords;
+use crate::seal::Seal;
+use crate::snapshots::Snapshots;
+use crate::store::Sqlite;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Served {
+    control: Arc<Control>,
+    _follow: AbortOnDropHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+async fn served() -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
+    let objects = Objects::new(store.clone(), Seal::new(&[7; 32]));
+    let authority = Arc::new(Authority::load(&objects, HOUR).await.unwrap());
+    let snapshots = Arc::new(Snapshots::load(&*store, HOUR, Timestamp::now()).await.unwrap());
+    let gateways = Gateways::load(objects.clone(), HOUR, CancellationToken::new()).await.unwrap();
+    let control = Arc::new(Control {
+        enrolment: Enrolment::new(objects.clone(), authority).unwrap(),
+        objects,
+        passwords: Passwords::new(),
+        writes: Mutex::new(()),
+        snapshots: snapshots.clone(),
+        gateways: Arc::new(gateways),
+        calls: TaskTracker::new(),
+    });
+    let follow = async move { snapshots.follow(&*store, CancellationToken::new()).await };
+    let served = Served { control, _follow: AbortOnDropHandle::new(tokio::spawn(follow)), _folder: folder };
+    served.put(&Cluster { name: "one".into(), id: "c-1".into(), projects: Default::default() }).await;
+    served.put(&Cluster { name: "two".into(), id: "c-2".into(), projects: Default::default() }).await;
+    served
+}
+
+impl Served {
+    async fn put<K: Kept>(&self, spec: &K) {
+        self.control.objects.create(spec, None).await.unwrap();
+    }
+
+    /// A user who holds roles; and a token of theirs.
+    async fn user(&self, name: &str, roles: &[(&str, Domain)]) -> String {
+        let principal = format!("local:user/{name}");
+        let user = User {
+            principal: principal.clone(),
+            name: name.into(),
+            display_name: None,
+            groups: vec![],
+            disabled: false,
+        };
+        let secret = UserSecret { password: "none".into() };
+        self.control.objects.create(&user, Some(&secret)).await.unwrap();
+        for (role, domain) in roles {
+            let name = format!("{name}-{role}-{}", drover_api::token::random_id());
+            let (role, domain) = ((*role).into(), domain.clone());
+            self.put(&Binding { name, principal: principal.clone(), role, domain, expires_at: None }).await;
+        }
+        let scope = drover_api::kinds::TokenScope::All;
+        let kind = drover_api::kinds::TokenKind::Bot;
+        let made = tokens::make(&self.control, &user, kind, scope, None, SystemTime::now()).await;
+        made.ok().unwrap().secret.unwrap()
+    }
+
+    async fn ask(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json");
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let router = router().with_state(self.control.clone());
+        let response = router.oneshot(request.body(body).unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+}
+
+fn cluster(id: &str) -> Domain {
+    Domain::Cluster(id.into())
+}
+
+/// What makes an object of each kind: in cluster one where it is in a cluster.
+fn creations() -> [(&'static str, Value); 8] {
+    let binding =
+        |role: &str, domain: Value| json!({ "principal": "local:group/g", "role": role, "domain": domain });
+    [
+        ("users", json!({ "name": "eve", "password": "correct horse" })),
+        ("clusters", json!({ "name": "three" })),
+        (
+            "roles",
+            json!({ "name": "pod-reader", "rules": [{ "effect": "allow", "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }] }),
+        ),
+        ("rolebindings", binding("cluster-viewer", json!({ "cluster": "c-1" }))),
+        ("rolebindings", binding("admin", json!("global"))),
+        ("registrationtokens", json!({ "process": "cluster/c-1/agent" })),
+        ("registrationtokens", json!({ "process": "gateway/g-2" })),
+        ("tokens", json!({ "kind": "bot", "scope": "all", "user": "nobody-special" })),
+    ]
+}
+
+#[tokio::test]
+async fn every_role_may_make_what_the_table_says() {
+    let served = served().await;
+    served.user("nobody-special", &[]).await;
+    let global = Domain::Global;
+    // In the order of `creations`: u(ser) c(luster) r(ole) b(inding) B(inding everywhere) a(gent) g(ateway) t(oken)
+    let project = Domain::Project { cluster: "c-1".into(), project: "web".into() };
+    for (name, roles, may) in [
+        ("admin", vec![("admin", global.clone())], "ucrbBagt"),
+        ("owner-one", vec![("cluster-owner", cluster("c-1"))], "ba"),
+        ("owner-two", vec![("cluster-owner", cluster("c-2"))], ""),
+        ("owner-all", vec![("cluster-owner", global.clone())], "ba"),
+        ("member-one", vec![("cluster-member", cluster("c-1"))], ""),
+        ("viewer-one", vec![("cluster-viewer", cluster("c-1"))], ""),
+        ("viewer-all", vec![("cluster-viewer", global.clone())], ""),
+        ("project-owner", vec![("project-owner", project)], ""),
+        ("user", vec![("user", global)], ""),
+        ("none", vec![], ""),
+    ] {
+        let token = served.user(name, &roles).await;
+        for ((plural, body), letter) in creations().into_iter().zip("ucrbBagt".chars()) {
+            let (code, answer) =
+                served.ask(&token, "POST", &format!("/v1/{plural}"), Some(body.clone())).await;
+            let expected = if may.contains(letter) { 201 } else { 403 };
+            assert_eq!(code, expected, "{name} makes {plural} of {body}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_role_sees_changes_and_deletes_what_the_table_says() {
+    let served = served().await;
+    served.user("zoe", &[("cluster-viewer", cluster("c-1"))]).await;
+    let role = json!({ "name": "r", "rules": [{ "effect": "allow", "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }] });
+    served.put(&serde_json::from_value::<Role>(role).unwrap()).await;
+    let binding = |name: &str, domain| Binding {
+        name: name.into(),
+        principal: "local:user/zoe".into(),
+        role: "r".into(),
+        domain,
+        expires_at: None,
+    };
+    served.put(&binding("in-one", cluster("c-1"))).await;
+    served.put(&binding("everywhere", Domain::Global)).await;
+    let zoes = served.control.objects.list::<Token>().await.unwrap()[0].spec.id.clone();
+    let paths = [
+        "users/zoe".to_owned(),
+        "clusters/one".to_owned(),
+        "roles/r".to_owned(),
+        "rolebindings/in-one".to_owned(),
+        "rolebindings/everywhere".to_owned(),
+        format!("tokens/{}", zoes.as_str()),
+    ];
+    // Of each path: - is not seen, r is read, w is written as well.
+    for (name, roles, may) in [
+        ("owner-one", vec![("cluster-owner", cluster("c-1"))], "-w-w--"),
+        ("owner-two", vec![("cluster-owner", cluster("c-2"))], "------"),
+        ("owner-all", vec![("cluster-owner", Domain::Global)], "-w-w--"),
+        ("member-one", vec![("cluster-member", cluster("c-1"))], "-r----"),
+        ("viewer-one", vec![("cluster-viewer", cluster("c-1"))], "-r----"),
+        ("none", vec![], "------"),
+        ("admin", vec![("admin", Domain::Global)], "wwwwww"),
+    ] {
+        let token = served.user(name, &roles).await;
+        for (path, may) in paths.iter().zip(may.chars()) {
+            let path = format!("/v1/{path}");
+            let (code, object) = served.ask(&token, "GET", &path, None).await;
+            assert_eq!(code, if may == '-' { 404 } else { 200 }, "{name} reads {path}: {object}");
+            let put = if may == '-' {
+                json!({ "metadata": { "revision": 1, "creationTimestamp": "2026-11-25T00:00:00Z" }, "spec": {} })
+            } else {
+                object
+            };
+            let (code, answer) = served.ask(&token, "PUT", &path, Some(put)).await;
+            let expected: &[u16] = match may {
+                '-' => &[404, 422],
+                'r' => &[403],
+                // Tokens do not change, whoever asks.
+                _ => &[200, 405],
+            };
+            assert!(expected.contains(&code), "{name} writes {path}: {code} {answer}");
+            if may != 'w' {
+                let (code, answer) = served.ask(&token, "DELETE", &path, None).await;
+                assert_eq!(code, if may == '-' { 404 } else { 403 }, "{name} deletes {path}: {answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_without_a_good_token_is_served_anything() {
+    let served = served().await;
+    let token = served.user("zoe", &[("admin", Domain::Global)]).await;
+    let stranger = drover_api::token::generate();
+    let mut wrong = token.clone();
+    wrong.replace_range(20..21, if &token[20..21] == "a" { "b" } else { "a" });
+    for credential in ["", "drv_", "garbage", stranger.secret.expose(), &wrong] {
+        for (method, path) in [
+            ("GET", "users"),
+            ("POST", "users"),
+            ("GET", "self"),
+            ("PUT", "users/zoe"),
+            ("DELETE", "users/zoe"),
+        ] {
+            let (code, _) = served.ask(credential, method, &format!("/v1/{path}"), Some(json!({}))).await;
+            assert_eq!(code, 401, "{method} {path} with {credential:?}");
+        }
+    }
+    let (code, made) = served
+        .ask(&token, "POST", "/v1/tokens", Some(json!({ "kind": "bot", "scope": { "clusters": ["c-1"] } })))
+        .await;
+    assert_eq!(code, 201);
+    let scoped = made["secret"].as_str().unwrap();
+    assert_eq!(served.ask(scoped, "GET", "/v1/users", None).await.0, 403);
+
+    let (_, zoe) = served.ask(&token, "GET", "/v1/users/zoe", None).await;
+    let mut disabled = zoe.clone();
+    disabled["spec"]["disabled"] = true.into();
+    assert_eq!(served.ask(&token, "PUT", "/v1/users/zoe", Some(disabled)).await.0, 200);
+    assert_eq!(served.ask(&token, "GET", "/v1/users", None).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_write_leaves_nothing_that_names_what_is_gone() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", Domain::Global)]).await;
+    let zoe =
+        served.user("zoe", &[("cluster-viewer", cluster("c-1")), ("cluster-viewer", cluster("c-2"))]).await;
+    for scope in [json!({ "clusters": ["c-1"] }), json!({ "clusters": ["c-1", "c-2"] })] {
+        assert_eq!(
+            served.ask(&zoe, "POST", "/v1/tokens", Some(json!({ "kind": "bot", "scope": scope }))).await.0,
+            201
+        );
+    }
+    served
+        .ask(&admin, "POST", "/v1/registrationtokens", Some(json!({ "process": "cluster/c-1/agent" })))
+        .await;
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/clusters/one", None).await.0, 200);
+    let (_, tokens) = served.ask(&zoe, "GET", "/v1/tokens", None).await;
+    let scopes: Vec<_> =
+        tokens["items"].as_array().unwrap().iter().map(|token| token["spec"]["scope"].clone()).collect();
+    assert_eq!(scopes.len(), 2, "{scopes:?}");
+    assert!(scopes.contains(&json!({ "clusters": ["c-2"] })), "{scopes:?}");
+    assert_eq!(served.ask(&admin, "GET", "/v1/registrationtokens", None).await.1["items"], json!([]));
+
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/users/zoe", None).await.0, 200);
+    assert_eq!(served.ask(&zoe, "GET", "/v1/self", None).await.0, 401);
+    let (_, bindings) = served.ask(&admin, "GET", "/v1/rolebindings", None).await;
+    assert_eq!(bindings["items"].as_array().unwrap().len(), 1, "{bindings}");
+    assert_eq!(served.control.snapshots.document().clusters.len(), 1);
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_with_the_field_that_is_wrong() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", Domain::Global)]).await;
+    let binding = |principal: &str, role: &str, domain: Value| json!({ "principal": principal, "role": role, "domain": domain });
+    for (plural, body, field) in [
+        ("users", json!({ "name": "" }), "spec.name"),
+        ("users", json!({ "name": "system:admin" }), "spec.name"),
+        ("users", json!({ "name": "a/b" }), "spec.name"),
+        ("users", json!({ "name": "eve", "password": "short" }), "password"),
+        ("users", json!({ "name": "eve", "groups": ["system:masters"] }), "spec.groups"),
+        ("users", json!({ "name": "eve", "groups": ["ldap:group/x"] }), "spec.groups"),
+        ("clusters", json!({ "name": "One" }), "name"),
+        ("clusters", json!({ "name": "c-1" }), "name"),
+        ("tokens", json!({ "kind": "login", "scope": "all" }), "kind"),
+        ("tokens", json!({ "kind": "bot", "scope": { "clusters": [] } }), "scope.clusters"),
+        ("tokens", json!({ "kind": "bot", "scope": { "clusters": ["c-9"] } }), "scope.clusters"),
+        ("tokens", json!({ "kind": "bot", "scope": "all", "lifetimeS": 0 }), "lifetimeS"),
+        ("tokens", json!({ "kind": "bot", "scope": "all", "lifetimeS": u64::MAX }), "lifetimeS"),
+        ("tokens", json!({ "kind": "bot", "scope": "all", "user": "none" }), "user"),
+        ("registrationtokens", json!({ "process": "cluster/c-9/agent" }), "process"),
+        ("registrationtokens", json!({ "process": "gateway/g", "lifetimeS": 0 }), "lifetimeS"),
+        ("rolebindings", binding("local:user/none", "admin", json!("global")), "principal"),
+        ("rolebindings", binding("nobody", "admin", json!("global")), "principal"),
+        ("rolebindings", binding("local:group/g", "none", json!("global")), "role"),
+        ("rolebindings", binding("local:group/g", "admin", json!({ "cluster": "c-9" })), "domain"),
+        ("roles", json!({ "name": "admin", "rules": [] }), "spec"),
+        ("roles", json!({ "name": "a/b", "rules": [] }), "name"),
+    ] {
+        let (code, answer) = served.ask(&admin, "POST", &format!("/v1/{plural}"), Some(body.clone())).await;
+        assert_eq!(
+            (code, &answer["details"]["causes"][0]["field"]),
+            (422, &json!(field)),
+            "{body}: {answer}"
+        );
+    }
+    for (plural, body) in [
+        ("users", json!({ "name": "eve", "admin": true })),
+        ("clusters", json!({ "name": 7 })),
+        ("registrationtokens", json!({ "process": "machine/m" })),
+        ("tokens", json!([])),
+    ] {
+        let (code, answer) = served.ask(&admin, "POST", &format!("/v1/{plural}"), Some(body.clone())).await;
+        assert_eq!((code, &answer["kind"]), (422, &json!("Status")), "{body}: {answer}");
+    }
+    assert_eq!(served.ask(&admin, "POST", "/v1/clusters", Some(json!({ "name": "one" }))).await.0, 409);
+    let (_, mut one) = served.ask(&admin, "GET", "/v1/clusters/one", None).await;
+    one["metadata"]["revision"] = 1.into();
+    let (code, answer) = served.ask(&admin, "PUT", "/v1/clusters/one", Some(one)).await;
+    assert_eq!((code, &answer["reason"]), (409, &json!("Conflict")), "{answer}");
+}
