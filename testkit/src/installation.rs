@@ -86,15 +86,16 @@ impl Installation {
     }
 
     /// Control alone, as `drover up` would run it: to be killed under it.
-    pub async fn control(&self, log: &str) -> anyhow::Result<Process> {
+    pub async fn control(&self, log: &str, more: &[&str]) -> anyhow::Result<Process> {
         let data = self.data();
-        let arguments = [
+        let mut arguments = vec![
             "serve".to_owned(),
             format!("--store={}", data.join("store.db").display()),
             format!("--key-file={}", data.join("store.key").display()),
             format!("--listen=127.0.0.1:{}", self.control_port),
             format!("--admin-listen=127.0.0.1:{}", self.control_admin_port),
         ];
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let program = self.drover.with_file_name("drover-control");
         let process = Process::start_disposable(log, &self.folder, &program, arguments).await?;
         ready(process, self.control_admin_port).await
@@ -106,6 +107,7 @@ impl Installation {
         let arguments = [
             format!("--control=127.0.0.1:{}", self.control_port),
             format!("--state={}", data.join("gateway").display()),
+            format!("--registration-token-file={}", data.join("gateway.token").display()),
             format!("--tls-cert={}", data.join("tls.crt").display()),
             format!("--tls-key={}", data.join("tls.key").display()),
             format!("--audit-log={}", data.join("audit.jsonl").display()),
@@ -157,6 +159,8 @@ impl Installation {
             format!("--gateway=127.0.0.1:{}", self.tunnel_port).into(),
         ];
         let name = format!("import-{cluster}");
+        // What an earlier one said is not what this one says.
+        drop(std::fs::remove_file(self.folder.join(format!("{name}.log"))));
         let mut process = Process::start(&name, &self.folder, Path::new("/usr/bin/env"), arguments).await?;
         until("the cluster to be served", READY_TIMEOUT, async || {
             process.check()?;

@@ -1,10 +1,12 @@
 //! Drover as people use it: `drover up`, an imported cluster, colleagues, and what goes on when parts of it go.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_testkit::installation::{Installation, Person, run};
 use drover_testkit::process::{Process, until};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::system::{DEADLINE, clusters, folder, soon};
@@ -112,7 +114,7 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     let token = installed.says(&["token", "create"]).await.unwrap().trim().to_owned();
     let Installed { installation, up, admin } = installed;
     up.stop().await.unwrap();
-    let control = installation.control("control-1").await.unwrap();
+    let control = installation.control("control-1", &[]).await.unwrap();
     let gateway = installation.gateway("gateway-1").await.unwrap();
     let client = installation.client().unwrap();
     let served = async || Ok((client.get("loaded", "/version", &token).await?.0 == 200).then_some(()));
@@ -152,7 +154,7 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     gateway.stop().await.unwrap();
     let _gateway = installation.gateway("gateway-2").await.unwrap();
     until("the saved snapshot to serve", DEADLINE, served).await.unwrap();
-    let _control = installation.control("control-2").await.unwrap();
+    let _control = installation.control("control-2", &[]).await.unwrap();
     until("control to answer", DEADLINE, async || {
         Ok(run(&mut admin.drover(["user", "create", "late"])).await.is_ok().then_some(()))
     })
@@ -160,6 +162,48 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     .unwrap();
     let pushed = pushes(&installation).await;
     assert!(pushed.whole == 0 && pushed.delta > 0, "{pushed:?}");
+}
+
+/// Certificates of half a minute: every process renews its own, twice over, while a watch goes on.
+#[tokio::test]
+async fn certificates_renew_themselves_without_cutting_a_stream() {
+    let installed = installed("control-renewal").await;
+    let agent = installed.import("renewed").await;
+    agent.stop().await.unwrap();
+    let Installed { installation, up, admin } = installed;
+    up.stop().await.unwrap();
+    // What was given for a day is given up: all begins with short ones.
+    std::fs::remove_file(installation.data().join("gateway/identity.json")).unwrap();
+    std::fs::remove_file(installation.folder.join("agent-renewed/identity.json")).unwrap();
+    let lifetime = ["--certificate-lifetime=12"];
+    let _control = installation.control("control", &lifetime).await.unwrap();
+    let _gateway = installation.gateway("gateway").await.unwrap();
+    let kubeconfig = &clusters().one.plane.admin_kubeconfig;
+    let _agent = soon(installation.import(&admin, "renewed", kubeconfig)).await.unwrap();
+
+    let mut watch = soon(admin.kubectl("renewed")).await.unwrap();
+    watch.args(["get", "configmaps", "-n", "default", "-w", "-o", "name", "--request-timeout=0"]);
+    let mut watching = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let renewals = async |log: &str| {
+        let log = tokio::fs::read_to_string(installation.folder.join(log)).await?;
+        anyhow::Ok(log.matches("certificate renewed").count())
+    };
+    until("two renewals of the gateway", DEADLINE, async || {
+        Ok((renewals("gateway.log").await? >= 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    until("two renewals of the agent", DEADLINE, async || {
+        Ok((renewals("agent-renewed/agent.log").await? >= 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    // Past the end of the certificates that the watch began under.
+    kubectl(&admin, "renewed", &["create", "configmap", "renewed", "-n", "default"]).await.unwrap();
+    while soon(lines.next_line()).await.unwrap().expect("the watch goes on") != "configmap/renewed" {}
+    kubectl(&admin, "renewed", &["delete", "configmap", "renewed", "-n", "default"]).await.unwrap();
+    soon(watching.kill()).await.unwrap();
 }
 
 #[derive(Debug)]
