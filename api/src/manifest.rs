@@ -28,16 +28,9 @@ pub struct Agent {
     pub gateways: Vec<String>,
     /// Name in the gateways' certificates.
     pub gateway_name: String,
-    pub identity: Identity,
-}
-
-/// Who the agent is.
-#[derive(Clone, Debug)]
-pub enum Identity {
-    /// PEM: this cluster's certificate, its key, and the authority of gateways' certificates.
-    Certificate { tunnel_cert: String, tunnel_key: String, tunnel_ca: String },
-    /// What it gets its certificate with, and `host:port` of who gives it.
-    Registration { server: String, token: String },
+    /// `host:port` of who gives it its certificate, and the registration token that it gets that with.
+    pub server: String,
+    pub token: String,
 }
 
 /// The agent as pods: two, so that one can go without a request noticing, under the `restricted` pod security
@@ -48,12 +41,7 @@ pub fn agent(agent: &Agent) -> Value {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": namespaced(SECRET),
-        "stringData": match &agent.identity {
-            Identity::Certificate { tunnel_cert, tunnel_key, tunnel_ca } => {
-                json!({ "tls.crt": tunnel_cert, "tls.key": tunnel_key, "ca.crt": tunnel_ca })
-            }
-            Identity::Registration { token, .. } => json!({ "token": token }),
-        },
+        "stringData": { "token": agent.token },
     });
     let deployment = json!({
         "apiVersion": "apps/v1",
@@ -72,24 +60,15 @@ pub fn agent(agent: &Agent) -> Value {
 
 fn pod(agent: &Agent, labels: &Value) -> Value {
     let probe = |path: &str, period: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "timeoutSeconds": 5 });
-    let mut env = vec![
-        json!({ "name": "DROVER_GATEWAYS", "value": agent.gateways.join(",") }),
-        json!({ "name": "DROVER_GATEWAY_NAME", "value": agent.gateway_name }),
-        json!({ "name": "DROVER_ADMIN_LISTEN", "value": "[::]:8446" }),
+    let env = [
+        ("DROVER_GATEWAYS", agent.gateways.join(",")),
+        ("DROVER_GATEWAY_NAME", agent.gateway_name.clone()),
+        ("DROVER_ADMIN_LISTEN", "[::]:8446".to_owned()),
+        ("DROVER_SERVER", agent.server.clone()),
+        ("DROVER_REGISTRATION_TOKEN_FILE", "/secret/token".to_owned()),
+        ("DROVER_IDENTITY_SECRET", format!("{NAMESPACE}/{SECRET}")),
     ];
-    let mut set = |name: &str, value: &str| env.push(json!({ "name": name, "value": value }));
-    match &agent.identity {
-        Identity::Certificate { .. } => {
-            set("DROVER_TUNNEL_CERT", "/secret/tls.crt");
-            set("DROVER_TUNNEL_KEY", "/secret/tls.key");
-            set("DROVER_TUNNEL_CA", "/secret/ca.crt");
-        }
-        Identity::Registration { server, .. } => {
-            set("DROVER_SERVER", server);
-            set("DROVER_REGISTRATION_TOKEN_FILE", "/secret/token");
-            set("DROVER_IDENTITY_SECRET", &format!("{NAMESPACE}/{SECRET}"));
-        }
-    }
+    let env: Vec<_> = env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     let container = json!({
         "name": "agent",
         "image": agent.image,

@@ -11,21 +11,29 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 
 /// How often the programs are looked at.
-const INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(50);
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Above what a gateway gives its clients to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(45);
+/// Before a program that has ended by itself starts again: longer each time, until it runs for a while.
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of a log, in lines, where its program has ended by itself.
 const LOG_LINES: usize = 5;
 /// A program stops once its standard input ends: with this one, however that ends.
 const STOP_WITH_STDIN: &str = "DROVER_STOP_WITH_STDIN";
 
-/// A program that runs; it stops when this is dropped.
+/// A program that runs, and is started again where it ends by itself; it stops when this is dropped.
 pub(crate) struct Process {
     name: &'static str,
-    child: Child,
+    arguments: Vec<String>,
     log: PathBuf,
+    child: Child,
+    /// How long to wait before the next start, and since when the last one runs.
+    pause: Duration,
+    began: Instant,
 }
 
 /// Told of Ctrl-C, and of being asked to end.
@@ -39,7 +47,7 @@ impl Stop {
         Ok(Self(receiver))
     }
 
-    fn is_asked_within(&self, time: Duration) -> bool {
+    pub(crate) fn is_asked_within(&self, time: Duration) -> bool {
         !matches!(self.0.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 }
@@ -53,18 +61,24 @@ pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 impl Process {
-    /// Its output goes to a log of this start.
-    pub(crate) fn start(name: &'static str, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
-        let output = File::create(log).with_context(|| format!("failed to write {}", log.display()))?;
-        let child = Command::new(program(name)?)
-            .args(arguments)
-            .env(STOP_WITH_STDIN, "true")
-            .stdin(Stdio::piped())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("failed to start {name}"))?;
-        Ok(Self { name, child, log: log.to_owned() })
+    /// Its output goes to a log of this start and of those that follow by themselves.
+    pub(crate) fn start(name: &'static str, arguments: Vec<String>, log: &Path) -> anyhow::Result<Self> {
+        drop(File::create(log).with_context(|| format!("failed to write {}", log.display()))?);
+        let (child, log) = (spawn(name, &arguments, log)?, log.to_owned());
+        Ok(Self { name, arguments, log, child, pause: RESTART_PAUSE_MIN, began: Instant::now() })
+    }
+
+    /// Starts it again where it has ended by itself, and says so.
+    pub(crate) fn tend(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        if self.began.elapsed() > STABLE_AFTER {
+            self.pause = RESTART_PAUSE_MIN;
+        }
+        eprintln!("warning: {:#}\nStarting it again.", self.ended(status));
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(RESTART_PAUSE_MAX);
+        (self.child, self.began) = (spawn(self.name, &self.arguments, &self.log)?, Instant::now());
+        Ok(())
     }
 
     /// Waits until its /readyz is ok; false when asked to stop meanwhile.
@@ -82,14 +96,8 @@ impl Process {
         Ok(true)
     }
 
-    /// Whether to stop it, after a moment; an error once it has ended by itself.
-    pub(crate) fn is_stopped(&mut self, stop: &Stop) -> anyhow::Result<bool> {
-        self.check()?;
-        Ok(stop.is_asked_within(INTERVAL))
-    }
-
     /// An error once it has ended.
-    fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(self.ended(status)),
@@ -109,10 +117,23 @@ impl Process {
     }
 }
 
-/// Waits until asked to stop; an error where one of them ends by itself.
-pub(crate) fn watch(processes: &mut [Process], stop: &Stop) -> anyhow::Result<()> {
+fn spawn(name: &str, arguments: &[String], log: &Path) -> anyhow::Result<Child> {
+    let output = File::options().append(true).open(log);
+    let output = output.with_context(|| format!("failed to write {}", log.display()))?;
+    Command::new(program(name)?)
+        .args(arguments)
+        .env(STOP_WITH_STDIN, "true")
+        .stdin(Stdio::piped())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| format!("failed to start {name}"))
+}
+
+/// Keeps them running until asked to stop.
+pub(crate) fn tend(processes: &mut [Process], stop: &Stop) -> anyhow::Result<()> {
     while !stop.is_asked_within(INTERVAL) {
-        processes.iter_mut().try_for_each(Process::check)?;
+        processes.iter_mut().try_for_each(Process::tend)?;
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use anyhow::{Context, bail};
 use drover_api::manifest;
 use tokio::process::Command;
 
-use crate::image::AGENT;
 use crate::kubeconfig::{self, Credential, Server};
 use crate::pki::{Authority, Files, LOOPBACK, Subject, Usage};
 use crate::process::{Process, free_port, until};
@@ -35,8 +34,6 @@ pub struct Gateway {
     pub tunnels: Authority,
     pub port: u16,
     pub tunnel_port: u16,
-    /// Where agents dial: nodes' networks do not reach the loopback interface.
-    pub tunnel_host: Ipv4Addr,
     pub admin_port: u16,
     snapshot: PathBuf,
     serving: Files,
@@ -99,7 +96,6 @@ impl Gateway {
             tunnels,
             port: free_port()?,
             tunnel_port: free_udp_port()?,
-            tunnel_host: Ipv4Addr::LOCALHOST,
             admin_port: free_port()?,
             snapshot: snapshot.to_owned(),
             serving,
@@ -155,36 +151,7 @@ impl Gateway {
     }
 
     fn tunnel_address(&self) -> String {
-        format!("{}:{}", self.tunnel_host, self.tunnel_port)
-    }
-
-    /// Runs the agent as pods in a cluster whose nodes have its image, with the rights of `kubectl`'s user.
-    pub async fn deploy_agent(&self, kubectl: impl Fn() -> Command, id: &str) -> anyhow::Result<()> {
-        let uris = [format!("spiffe://drover/cluster/{id}/agent")];
-        let subject = Subject { common_name: "drover-agent", uris: &uris, ..Subject::default() };
-        let (tunnel_cert, tunnel_key) = self.tunnels.issue(&subject, &[Usage::ClientAuth])?;
-        let agent = manifest::agent(&manifest::Agent {
-            image: AGENT.to_owned(),
-            gateways: vec![self.tunnel_address()],
-            gateway_name: TUNNEL_NAME.to_owned(),
-            identity: manifest::Identity::Certificate {
-                tunnel_cert,
-                tunnel_key,
-                tunnel_ca: self.tunnels.pem(),
-            },
-        });
-        apply(&kubectl, &self.folder.join(format!("rbac-{id}.json")), &manifest::rbac()).await?;
-        apply(&kubectl, &self.folder.join(format!("agent-{id}.json")), &agent).await?;
-        let wait = [
-            "-n",
-            manifest::NAMESPACE,
-            "rollout",
-            "status",
-            "deployment",
-            manifest::DEPLOYMENT,
-            "--timeout=60s",
-        ];
-        output(kubectl().args(wait)).await.map(drop)
+        format!("127.0.0.1:{}", self.tunnel_port)
     }
 
     /// Starts one replica of a cluster's agent.

@@ -1,17 +1,20 @@
 //! Drover as a person installs it: `drover up`, and all else by the `drover` command.
 
 use std::ffi::OsStr;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use drover_api::manifest;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::client::Client;
 use crate::control_plane;
 use crate::fleet::Programs;
+use crate::image::AGENT;
 use crate::process::{Process, free_port, until};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +28,8 @@ pub struct Installation {
     pub control_port: u16,
     pub admin_port: u16,
     pub control_admin_port: u16,
+    /// Where nodes reach this machine: their networks do not reach the loopback interface.
+    pub nodes_host: Option<Ipv4Addr>,
     starts: u32,
 }
 
@@ -46,12 +51,13 @@ impl Installation {
             control_port: free_port()?,
             admin_port: free_port()?,
             control_admin_port: free_port()?,
+            nodes_host: None,
             starts: 0,
         })
     }
 
     pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.port)
+        format!("https://127.0.0.1:{}", self.port)
     }
 
     pub fn data(&self) -> PathBuf {
@@ -62,16 +68,23 @@ impl Installation {
     pub async fn up(&mut self) -> anyhow::Result<(Process, Option<String>)> {
         self.starts += 1;
         let flag = |name: &str, port: u16| format!("--{name}=127.0.0.1:{port}");
-        let arguments = [
+        let open = |name: &str, port: u16| match self.nodes_host {
+            Some(_) => format!("--{name}=0.0.0.0:{port}"),
+            None => flag(name, port),
+        };
+        let mut arguments = vec![
             "up".to_owned(),
             format!("--config={}", self.folder.join("up.json").display()),
             format!("--data={}", self.data().display()),
-            flag("listen", self.port),
-            flag("tunnel-listen", self.tunnel_port),
+            open("listen", self.port),
+            open("tunnel-listen", self.tunnel_port),
             flag("control-listen", self.control_port),
             flag("admin-listen", self.admin_port),
             flag("control-admin-listen", self.control_admin_port),
         ];
+        let hosts = ["127.0.0.1".to_owned(), "localhost".to_owned()].into_iter();
+        let hosts = hosts.chain(self.nodes_host.map(|host| host.to_string()));
+        arguments.extend(hosts.map(|host| format!("--host={host}")));
         let name = format!("up-{}", self.starts);
         let mut process = Process::start(&name, &self.folder, &self.drover, arguments).await?;
         let said = until("drover up to be ready", READY_TIMEOUT, async || {
@@ -138,9 +151,10 @@ impl Installation {
 
     /// Runs the agent of a cluster of a kubeconfig, as `drover cluster import --kubeconfig` does.
     pub async fn import(&self, person: &Person, cluster: &str, kubeconfig: &Path) -> anyhow::Result<Process> {
-        let kubectl = control_plane::binaries()?;
+        // The one that was built goes before the system's.
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(kubectl).chain(std::env::split_paths(&path)))?;
+        let path = control_plane::binaries().ok().into_iter().chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(path)?;
         let state = self.folder.join(format!("agent-{cluster}"));
         let mut set = std::ffi::OsString::from("PATH=");
         set.push(path);
@@ -171,6 +185,25 @@ impl Installation {
     }
 }
 
+impl Installation {
+    /// Deploys the agent of a cluster as its own pods, as `drover cluster import | kubectl apply` does.
+    pub async fn deploy(
+        &self,
+        person: &Person,
+        cluster: &str,
+        kubectl: impl Fn() -> Command,
+    ) -> anyhow::Result<()> {
+        let host = self.nodes_host.context("the cluster has no nodes")?;
+        let (server, gateway) = (format!("{host}:{}", self.port), format!("{host}:{}", self.tunnel_port));
+        let import =
+            ["cluster", "import", cluster, "--server", &server, "--gateway", &gateway, "--image", AGENT];
+        let manifest = run(&mut person.drover(import)).await?;
+        run_with_input(kubectl().args(["apply", "-f", "-"]), &manifest).await?;
+        let rollout = ["rollout", "status", "deployment", manifest::DEPLOYMENT, "--timeout=60s"];
+        run(kubectl().args(["-n", manifest::NAMESPACE]).args(rollout)).await.map(drop)
+    }
+}
+
 async fn ready(mut process: Process, admin_port: u16) -> anyhow::Result<Process> {
     let url = format!("http://127.0.0.1:{admin_port}/readyz");
     until("the process to be ready", READY_TIMEOUT, async || {
@@ -189,14 +222,19 @@ impl Person {
         command
     }
 
-    /// kubectl with a kubeconfig of this person's, for a cluster.
-    pub async fn kubectl(&self, cluster: &str) -> anyhow::Result<Command> {
+    /// A kubeconfig with a context for each cluster, written the first time that it is asked for.
+    pub async fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
         let kubeconfig = self.config.with_extension("kubeconfig");
         if !kubeconfig.is_file() {
             let mut command = self.drover(["kubeconfig", "--kubeconfig"]);
             run(command.arg(&kubeconfig)).await?;
         }
-        let mut kubectl = control_plane::kubectl(&control_plane::binaries()?, &kubeconfig);
+        Ok(kubeconfig)
+    }
+
+    /// kubectl with that, for a cluster.
+    pub async fn kubectl(&self, cluster: &str) -> anyhow::Result<Command> {
+        let mut kubectl = control_plane::kubectl(&control_plane::binaries()?, &self.kubeconfig().await?);
         kubectl.args(["--context", cluster]);
         Ok(kubectl)
     }

@@ -1,4 +1,5 @@
-//! The newcomer's fleet on one machine: real clusters, a gateway, an agent in front of each.
+//! The newcomer's fleet on one machine: real clusters, `drover up`, and by the `drover` command what a person
+//! would do with them.
 //!
 //! `up` starts a process that holds the fleet and outlives it; `down` ends that one, and with it all.
 
@@ -7,22 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use drover_api::kinds::Domain;
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
-use crate::fleet::{Gateway, Programs, Target, admit_agent, output};
+use crate::fleet::{Programs, output};
 use crate::image::{self, BUSYBOX};
+use crate::installation::{Installation, Person, run};
 use crate::process::{Process, until};
-use crate::roster::{Member, Roster};
 
 mod existing;
 pub mod holder;
 
 /// More do not fit on a small machine: each takes about half a gigabyte.
 pub const CLUSTERS_MAX: u8 = 16;
-/// The one agent of a cluster here.
-const REPLICA: &str = "a";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `up --json` prints, and scripts use.
@@ -75,34 +73,34 @@ pub enum Clusters {
 pub struct Local {
     pub up: Up,
     planes: Vec<ControlPlane>,
-    gateway: Gateway,
+    installation: Installation,
     running: Process,
+    admin: Person,
     /// Beside their clusters; where a cluster has nodes its agent is its own pods.
-    agents: Vec<(Target, Process)>,
+    agents: Vec<Beside>,
+}
+
+/// An agent that runs here.
+struct Beside {
+    cluster: String,
+    kubeconfig: PathBuf,
+    process: Process,
 }
 
 /// A cluster that is there, before its agent is.
 struct Ready {
     name: String,
-    id: String,
     direct_kubeconfig: PathBuf,
     demo: Option<Demo>,
-    agent: Place,
-}
-
-/// Where a cluster's agent will be.
-enum Place {
-    /// A process here, with a token of its service account's; the control plane, where it is ours.
-    Beside(Target, Option<ControlPlane>),
-    /// Pods of the cluster's own.
-    Inside(ControlPlane),
+    /// Where it is ours; with nodes its agent runs on them.
+    plane: Option<ControlPlane>,
 }
 
 impl Local {
     /// Starts everything in `folder`; tells `progress` what it is at.
     pub async fn start(folder: &Path, clusters: &Clusters, progress: impl Fn(&str)) -> anyhow::Result<Self> {
         let ready = match clusters {
-            Clusters::Existing(kubeconfig) => vec![existing::cluster(folder, kubeconfig).await?],
+            Clusters::Existing(kubeconfig) => vec![existing::cluster(kubeconfig).await?],
             Clusters::New { count, nodes } => {
                 progress(&format!("Starting {count} cluster(s) with {nodes} node(s) each"));
                 let image = folder.join("agent.tar");
@@ -112,51 +110,50 @@ impl Local {
                 new_clusters(folder, *count, *nodes, &image).await?
             }
         };
-        progress("Starting the gateway");
-        let named: Vec<_> = ready.iter().map(|ready| (ready.name.as_str(), ready.id.as_str())).collect();
-        let mut roster = Roster::new(&folder.join("snapshot.json"), &named);
-        let (admin, viewer) = (roster.user("admin", &[])?, roster.user("viewer", &[])?);
-        roster.bind(&admin.principal, "admin", Domain::Global);
-        roster.bind(&viewer.principal, "cluster-viewer", Domain::Global);
-        roster.publish()?;
-        let mut gateway = Gateway::prepare(&folder.join("gateway"), roster.path())?;
+        progress("Starting Drover");
+        let mut installation = Installation::prepare(&folder.join("drover"))?;
         // The first network's is an address of this machine, which every cluster's nodes reach.
-        if let Some(host) = ready.iter().find_map(|ready| ready.agent.nodes_host()) {
-            gateway.tunnel_host = host;
+        installation.nodes_host = ready.iter().find_map(Ready::nodes_host);
+        let (running, password) = installation.up().await?;
+        let password = password.context("the administrator was there before")?;
+        let admin = installation.login("admin", &password).await?;
+        let viewer = viewer(&installation, &admin).await?;
+        for Ready { name, .. } in &ready {
+            run(&mut admin.drover(["cluster", "create", name])).await?;
         }
-        let running = gateway.start().await?;
-        let up = describe(&gateway, &admin, &viewer, &ready)?;
+        let up = describe(&installation, &admin, &viewer, &ready).await?;
         let (mut planes, mut agents) = (Vec::new(), Vec::new());
-        for Ready { name, id, agent, .. } in ready {
+        for Ready { name, direct_kubeconfig, plane, .. } in ready {
             progress(&format!("Connecting cluster {name}"));
-            match agent {
-                Place::Beside(target, plane) => {
-                    let agent = gateway.start_agent(&target, REPLICA).await?;
-                    agents.push((target, agent));
-                    planes.extend(plane);
-                }
-                Place::Inside(plane) => {
-                    gateway.deploy_agent(|| plane.kubectl(), &id).await?;
+            match plane {
+                Some(plane) if plane.nodes_host().is_some() => {
+                    installation.deploy(&admin, &name, || plane.kubectl()).await?;
                     planes.push(plane);
+                }
+                plane => {
+                    let process = installation.import(&admin, &name, &direct_kubeconfig).await?;
+                    agents.push(Beside { cluster: name, kubeconfig: direct_kubeconfig, process });
+                    planes.extend(plane);
                 }
             }
         }
-        let mut local = Self { up, planes, gateway, running, agents };
-        local.connected(&admin).await?;
+        let mut local = Self { up, planes, installation, running, admin, agents };
+        local.connected().await?;
         Ok(local)
     }
 
-    /// Starts a gateway or an agent that ended by itself again, as Kubernetes would, and says so. Fails
-    /// where a control plane has lost a process.
+    /// Starts what ended by itself again, as Kubernetes would, and says so. Fails where a control plane has lost
+    /// a process.
     pub async fn tend(&mut self) -> anyhow::Result<()> {
         if let Err(ended) = self.running.check() {
-            eprintln!("{ended:#}\nstarting the gateway again");
-            self.running = self.gateway.start().await?;
+            eprintln!("{ended:#}\nstarting Drover again");
+            (self.running, _) = self.installation.up().await?;
         }
-        for (target, agent) in &mut self.agents {
-            if let Err(ended) = agent.check() {
-                eprintln!("{ended:#}\nstarting the agent of {} again", target.name);
-                *agent = self.gateway.start_agent(target, REPLICA).await?;
+        for agent in &mut self.agents {
+            if let Err(ended) = agent.process.check() {
+                eprintln!("{ended:#}\nstarting the agent of {} again", agent.cluster);
+                let Beside { cluster, kubeconfig, .. } = &*agent;
+                agent.process = self.installation.import(&self.admin, cluster, kubeconfig).await?;
             }
         }
         self.planes.iter_mut().try_for_each(ControlPlane::check)
@@ -165,8 +162,8 @@ impl Local {
     /// Ends everything in order: nothing is cut off that could still be answered.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.running.stop().await?;
-        for (_, agent) in self.agents {
-            agent.stop().await?;
+        for agent in self.agents {
+            agent.process.stop().await?;
         }
         for plane in self.planes {
             plane.stop().await?;
@@ -174,19 +171,33 @@ impl Local {
         Ok(())
     }
 
-    async fn connected(&mut self, admin: &Member) -> anyhow::Result<()> {
-        let client = crate::client::Client::new(&self.gateway)?;
+    async fn connected(&mut self) -> anyhow::Result<()> {
+        let client = self.installation.client()?;
         for cluster in self.up.clusters.clone() {
             let asked = until("the agent to connect", CONNECT_TIMEOUT, async || {
                 self.running.check()?;
-                self.agents.iter_mut().try_for_each(|(_, agent)| agent.check())?;
-                let (status, _) = client.get(&cluster.name, "/version", &admin.token).await?;
+                let (status, _) = client.get(&cluster.name, "/version", &self.up.admin.token).await?;
                 Ok((status == 200).then_some(()))
             });
             asked.await.with_context(|| format!("cluster {} is not reached", cluster.name))?;
         }
         Ok(())
     }
+}
+
+impl Ready {
+    fn nodes_host(&self) -> Option<Ipv4Addr> {
+        self.plane.as_ref()?.nodes_host()
+    }
+}
+
+/// A colleague who may read everything.
+async fn viewer(installation: &Installation, admin: &Person) -> anyhow::Result<Person> {
+    let made = run(&mut admin.drover(["user", "create", "viewer"])).await?;
+    let password = made.lines().find_map(|line| line.strip_prefix("Password, shown this once: "));
+    let bind = ["binding", "create", "--user", "viewer", "--role", "cluster-viewer", "--everywhere"];
+    run(&mut admin.drover(bind)).await?;
+    installation.login("viewer", password.context("no password was drawn")?).await
 }
 
 impl Demo {
@@ -212,15 +223,6 @@ impl Demo {
     }
 }
 
-impl Place {
-    fn nodes_host(&self) -> Option<Ipv4Addr> {
-        match self {
-            Self::Beside(..) => None,
-            Self::Inside(plane) => plane.nodes_host(),
-        }
-    }
-}
-
 async fn new_clusters(folder: &Path, count: u8, nodes: u8, image: &Path) -> anyhow::Result<Vec<Ready>> {
     if !(1..=CLUSTERS_MAX).contains(&count) {
         bail!("--clusters must be 1 to {CLUSTERS_MAX}");
@@ -231,38 +233,42 @@ async fn new_clusters(folder: &Path, count: u8, nodes: u8, image: &Path) -> anyh
 }
 
 async fn new_cluster(folder: &Path, number: u8, nodes: u8, image: &Path) -> anyhow::Result<Ready> {
-    let (name, id) = (format!("local-{number}"), format!("c-local{number}"));
-    if nodes > 0 {
+    let name = format!("local-{number}");
+    let (plane, demo) = if nodes > 0 {
         let plane = ControlPlane::start_with_nodes(&name, folder, nodes, &[image.to_owned()]).await?;
-        let (direct_kubeconfig, demo) = (plane.admin_kubeconfig.clone(), Demo::start(&plane).await?);
-        return Ok(Ready { name, id, direct_kubeconfig, demo: Some(demo), agent: Place::Inside(plane) });
-    }
-    let plane = ControlPlane::start(&name, folder).await?;
-    let token = admit_agent(|| plane.kubectl(), folder).await?;
-    let (address, ca) = (plane.address.clone(), plane.ca.clone());
-    let target = Target { name: name.clone(), id: id.clone(), address, ca, token };
-    let direct_kubeconfig = plane.admin_kubeconfig.clone();
-    Ok(Ready { name, id, direct_kubeconfig, demo: None, agent: Place::Beside(target, Some(plane)) })
+        let demo = Demo::start(&plane).await?;
+        (plane, Some(demo))
+    } else {
+        (ControlPlane::start(&name, folder).await?, None)
+    };
+    Ok(Ready { name, direct_kubeconfig: plane.admin_kubeconfig.clone(), demo, plane: Some(plane) })
 }
 
-fn describe(gateway: &Gateway, admin: &Member, viewer: &Member, ready: &[Ready]) -> anyhow::Result<Up> {
-    let names: Vec<_> = ready.iter().map(|ready| ready.name.as_str()).collect();
-    let user = |member: &Member| {
-        let kubeconfig = gateway.kubeconfig(member, &names)?;
-        anyhow::Ok(UpUser { name: member.name.clone(), kubeconfig, token: member.token.clone() })
+async fn describe(
+    installation: &Installation,
+    admin: &Person,
+    viewer: &Person,
+    ready: &[Ready],
+) -> anyhow::Result<Up> {
+    let user = async |person: &Person| {
+        let kubeconfig = person.kubeconfig().await?;
+        let text = std::fs::read_to_string(&kubeconfig)?;
+        let token = text.lines().find_map(|line| line.trim().strip_prefix("token: "));
+        let token = token.context("the kubeconfig has no token")?.to_owned();
+        anyhow::Ok(UpUser { name: person.name.clone(), kubeconfig, token })
     };
     let cluster = |ready: &Ready| UpCluster {
         name: ready.name.clone(),
-        url: gateway.cluster_url(&ready.name),
+        url: format!("{}/k8s/clusters/{}", installation.url(), ready.name),
         direct_kubeconfig: ready.direct_kubeconfig.clone(),
         demo: ready.demo.clone(),
     };
     Ok(Up {
-        gateway: gateway.url(),
-        ca: gateway.ca(),
-        metrics: gateway.metrics_url(),
-        admin: user(admin)?,
-        viewer: user(viewer)?,
+        gateway: installation.url(),
+        ca: installation.data().join("ca.crt"),
+        metrics: format!("http://127.0.0.1:{}/metrics", installation.admin_port),
+        admin: user(admin).await?,
+        viewer: user(viewer).await?,
         clusters: ready.iter().map(cluster).collect(),
     })
 }

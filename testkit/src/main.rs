@@ -152,6 +152,8 @@ fn told(up: &Up) -> String {
         up.clusters.last().and_then(|cluster| cluster.demo.as_ref()).map_or_else(String::new, |demo| {
             format!("  kubectl --context {last} -n {} exec -it {} -- sh\n", demo.namespace, demo.pod)
         });
+    let drover = std::env::current_exe().map_or_else(|_| "drover".into(), |own| own.with_file_name("drover"));
+    let drover = drover.display();
     format!(
         "
 Drover is up: {names} behind {gateway}
@@ -167,15 +169,20 @@ As one who may only read:
   kubectl --context {last} get configmaps
   kubectl --context {last} delete configmap hello      # 403, and says why
 
+Colleagues, tokens, further clusters, as the administrator:
+  export DROVER_CONFIG={config}
+  {drover} user list
+  {drover} --help
+
 Metrics: {metrics}
 Undo:    ./deploy/local/down
-
-Tokens and snapshot last a week here: nobody renews them.
 ",
         names = names.join(", "),
         gateway = up.gateway,
         admin = up.admin.kubeconfig.display(),
         viewer = up.viewer.kubeconfig.display(),
+        config = up.admin.kubeconfig.with_extension("json").display(),
+        drover = drover,
         metrics = up.metrics,
     )
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::files;
-use crate::processes::{Process, Stop};
+use crate::processes::{INTERVAL, Process, Stop};
 
 /// How long the agent's own token in the cluster lasts, and when it is replaced.
 const TOKEN_LIFETIME: &str = "24h";
@@ -50,12 +50,13 @@ impl Agent<'_> {
         }
         let mut agent = Process::start(
             "drover-agent",
-            &self.arguments(&api_server, &registration),
+            self.arguments(&api_server, &registration),
             &self.state.join("agent.log"),
         )?;
         let began = Instant::now();
         while let Err(error) = client.reach(self.cluster) {
-            if agent.is_stopped(&stop)? {
+            agent.check()?;
+            if stop.is_asked_within(INTERVAL) {
                 return Ok(());
             }
             if began.elapsed() > CONNECT_TIMEOUT {
@@ -69,7 +70,8 @@ impl Agent<'_> {
         }
         println!("Cluster {} is served. Its agent runs here until Ctrl-C.", self.cluster);
         let mut refreshed = Instant::now();
-        while !agent.is_stopped(&stop)? {
+        while !stop.is_asked_within(INTERVAL) {
+            agent.tend()?;
             if refreshed.elapsed() > TOKEN_INTERVAL {
                 // The former one lasts for hours: the next attempt may do better.
                 if let Err(error) = self.refresh_token() {

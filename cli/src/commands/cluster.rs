@@ -69,7 +69,8 @@ fn objects(kept: &Kept, client: &Client, import: &Import) -> anyhow::Result<Valu
         image: import.image.clone(),
         gateways,
         gateway_name: GATEWAY_NAME.to_owned(),
-        identity: manifest::Identity::Registration { server, token },
+        server,
+        token,
     });
     let mut list = manifest::rbac();
     let items = list["items"].as_array_mut().context("the roles are no list")?;

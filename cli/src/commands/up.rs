@@ -10,7 +10,7 @@ use drover_api::bootstrap::{Admin, Bootstrapped};
 use crate::args::Up;
 use crate::config::Kept;
 use crate::files;
-use crate::processes::{Process, Stop, program, watch};
+use crate::processes::{Process, Stop, program, tend};
 
 pub(super) fn up(kept: Kept, up: &Up) -> anyhow::Result<()> {
     let stop = Stop::new()?;
@@ -44,7 +44,7 @@ pub(super) fn up(kept: Kept, up: &Up) -> anyhow::Result<()> {
     println!("  drover cluster import NAME | kubectl apply -f -");
     println!("  drover kubeconfig");
     println!("\nEverything is kept in {}. Stop with Ctrl-C.", data.0.display());
-    let ended = watch(&mut processes, &stop);
+    let ended = tend(&mut processes, &stop);
     // The gateway first, while control can still hear from it.
     while let Some(process) = processes.pop() {
         drop(process);
@@ -98,14 +98,14 @@ fn bootstrap(data: &Data, up: &Up) -> anyhow::Result<Bootstrapped> {
 /// None when asked to stop meanwhile.
 fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process>>> {
     let flag = |name: &str, value: &str| format!("--{name}={value}");
-    let control = [
+    let control = vec![
         "serve".to_owned(),
         flag("store", &data.file("store.db")),
         flag("key-file", &data.file("store.key")),
         flag("listen", &up.control_listen),
         flag("admin-listen", &up.control_admin_listen),
     ];
-    let gateway = [
+    let gateway = vec![
         flag("control", &up.control_listen),
         flag("state", &data.file("gateway")),
         flag("registration-token-file", &data.file("gateway.token")),
@@ -116,11 +116,11 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
         flag("tunnel-listen", &up.tunnel_listen),
         flag("admin-listen", &up.admin_listen),
     ];
-    let mut control = Process::start("drover-control", &control, Path::new(&data.file("control.log")))?;
+    let mut control = Process::start("drover-control", control, Path::new(&data.file("control.log")))?;
     if !control.wait_ready(address("--control-admin-listen", &up.control_admin_listen)?, stop)? {
         return Ok(None);
     }
-    let mut gateway = Process::start("drover-gateway", &gateway, Path::new(&data.file("gateway.log")))?;
+    let mut gateway = Process::start("drover-gateway", gateway, Path::new(&data.file("gateway.log")))?;
     let ready = gateway.wait_ready(address("--admin-listen", &up.admin_listen)?, stop)?;
     Ok(ready.then(|| vec![control, gateway]))
 }

@@ -3,13 +3,12 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use drover_api::kinds::Domain;
-use drover_testkit::control_plane::{self, ControlPlane};
-use drover_testkit::fleet::{Gateway, output};
+use drover_testkit::control_plane::ControlPlane;
+use drover_testkit::fleet::{Programs, output};
 use drover_testkit::image::{self, BUSYBOX};
+use drover_testkit::installation::{Installation, Person, run};
 use drover_testkit::nodes;
 use drover_testkit::process::until;
-use drover_testkit::roster::{Member, Roster};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -25,19 +24,18 @@ async fn one_of_two_agent_pods_goes_under_load_without_a_read_failing_and_its_ex
         return eprintln!("skipped: {reason}");
     }
     let folder = folder("deployment");
-    let mut roster = Roster::new(&folder.join("snapshot.json"), &[("podded", "c-podded1")]);
-    let admin = roster.user("admin", &[]).unwrap();
-    roster.bind(&admin.principal, "admin", Domain::Global);
-    roster.publish().unwrap();
-    let mut gateway = Gateway::prepare(&folder, roster.path()).unwrap();
+    let mut installation = Installation::prepare(&folder).unwrap();
     let agent = folder.join("agent.tar");
-    image::write_agent(&agent, &gateway.programs.agent).unwrap();
+    image::write_agent(&agent, &Programs::of_this_build().unwrap().agent).unwrap();
     let plane = ControlPlane::start_with_nodes("podded", &folder.join("cluster"), 1, &[agent]).await.unwrap();
-    gateway.tunnel_host = plane.nodes_host().unwrap();
-    let _running = gateway.start().await.unwrap();
-    soon(gateway.deploy_agent(|| plane.kubectl(), "c-podded1")).await.unwrap();
-    reads_go_on_while_a_pod_is_deleted(&gateway, &plane, &admin).await;
-    execs_through_a_killed_pod_end_and_others_live_on(&gateway, &plane, &admin).await;
+    installation.nodes_host = plane.nodes_host();
+    let (_up, password) = soon(installation.up()).await.unwrap();
+    let admin = soon(installation.login("admin", &password.unwrap())).await.unwrap();
+    soon(run(&mut admin.drover(["cluster", "create", "podded"]))).await.unwrap();
+    soon(installation.deploy(&admin, "podded", || plane.kubectl())).await.unwrap();
+    the_replicas_share_one_identity(&plane).await;
+    reads_go_on_while_a_pod_is_deleted(&installation, &plane, &admin).await;
+    execs_through_a_killed_pod_end_and_others_live_on(&plane, &admin).await;
     soon(output(plane.kubectl().args(["get", "--raw", "/livez"]))).await.unwrap();
     soon(plane.stop()).await.unwrap();
 }
@@ -50,9 +48,24 @@ async fn agent_pods(plane: &ControlPlane) -> Vec<String> {
     names.lines().map(str::to_owned).collect()
 }
 
-async fn reads_go_on_while_a_pod_is_deleted(gateway: &Gateway, plane: &ControlPlane, admin: &Member) {
-    let client = drover_testkit::client::Client::new(gateway).unwrap();
-    let get = async || client.get("podded", READ, &admin.token).await;
+/// What the first one got is in the Secret that the others read.
+async fn the_replicas_share_one_identity(plane: &ControlPlane) {
+    let logs = ["-n", "drover-system", "logs", "-l", "app.kubernetes.io/name=proxy", "--tail=-1"];
+    let logs = soon(output(plane.kubectl().args(logs))).await.unwrap();
+    assert!(logs.contains("agent running"), "{logs}");
+    let secret = ["-n", "drover-system", "get", "secret", "drover-agent", "-o", "jsonpath={.data}"];
+    let secret = soon(output(plane.kubectl().args(secret))).await.unwrap();
+    assert!(secret.contains("identity.json"), "the identity is kept");
+}
+
+async fn reads_go_on_while_a_pod_is_deleted(
+    installation: &Installation,
+    plane: &ControlPlane,
+    admin: &Person,
+) {
+    let client = installation.client().unwrap();
+    let token = soon(run(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
+    let get = async || client.get("podded", READ, &token).await;
     until("requests to be served", DEADLINE, async || Ok((get().await?.0 == 200).then_some(())))
         .await
         .unwrap();
@@ -61,7 +74,7 @@ async fn reads_go_on_while_a_pod_is_deleted(gateway: &Gateway, plane: &ControlPl
     let until_then = Instant::now() + Duration::from_secs(6);
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
-        let (client, token) = (client.clone(), admin.token.clone());
+        let (client, token) = (client.clone(), token.clone());
         readers.spawn(async move {
             let mut served = 0;
             while Instant::now() < until_then {
@@ -81,11 +94,7 @@ async fn reads_go_on_while_a_pod_is_deleted(gateway: &Gateway, plane: &ControlPl
     assert!(served > READERS * 10, "{served} reads");
 }
 
-async fn execs_through_a_killed_pod_end_and_others_live_on(
-    gateway: &Gateway,
-    plane: &ControlPlane,
-    admin: &Member,
-) {
+async fn execs_through_a_killed_pod_end_and_others_live_on(plane: &ControlPlane, admin: &Person) {
     let image = format!("--image={BUSYBOX}");
     let run = ["run", "work", &image, "--restart=Never", "--image-pull-policy=Never"];
     soon(output(plane.kubectl().args(run))).await.unwrap();
@@ -94,11 +103,10 @@ async fn execs_through_a_killed_pod_end_and_others_live_on(
     let rollout = ["-n", "drover-system", "rollout", "status", "deployment", "proxy", "--timeout=60s"];
     soon(output(plane.kubectl().args(rollout))).await.unwrap();
 
-    let kubeconfig = gateway.kubeconfig(admin, &["podded"]).unwrap();
     let mut execs = Vec::new();
     // Each goes to the session that carries the least: both carry some.
     for _ in 0..4 {
-        let mut exec = control_plane::kubectl(&control_plane::binaries().unwrap(), &kubeconfig);
+        let mut exec = admin.kubectl("podded").await.unwrap();
         exec.args(["exec", "-i", "work", "--", "sh", "-c", "echo begun; exec cat"]);
         exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         execs.push(Exec::begin(exec).await);
