@@ -14,6 +14,7 @@
 //! checked against the authority that the process knows.
 
 use hmac::{Hmac, Mac};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -35,7 +36,7 @@ const ANSWER: &[u8] = b"drover enrolment answer 1\n";
 const RENEWAL: &[u8] = b"drover renewal request 1\n";
 
 /// Bytes, in hexadecimal digits where they are written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Hex(pub Vec<u8>);
 
@@ -43,8 +44,9 @@ pub struct Hex(pub Vec<u8>);
 #[error("not an even number of hexadecimal digits")]
 pub struct HexMalformed;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "CertificateRequest")]
 pub struct Request {
     /// PKCS #10, DER; only its key counts.
     pub csr: Hex,
@@ -52,15 +54,16 @@ pub struct Request {
 }
 
 /// Why the process may have a certificate.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Proof {
     Certificate { certificate: String, signature: Hex },
     Token { id: TokenId, mac: Hex },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "CertificateAnswer")]
 pub struct Answer {
     /// PEM.
     pub certificate: String,

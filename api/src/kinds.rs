@@ -15,6 +15,7 @@ pub use token::{Token, TokenKind, TokenScope};
 pub use user::User;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -32,17 +33,18 @@ pub trait Kind: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
 }
 
 /// An object and when it came and changed, as the API shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "{K}Object")]
 pub struct Object<K> {
     pub metadata: Metadata,
     pub spec: K,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// Of the last change: a change says which one it was made from.
     pub revision: u64,
-    pub creation_timestamp: Timestamp,
+    pub created_at: Timestamp,
 }

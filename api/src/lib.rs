@@ -7,6 +7,7 @@ pub mod headers;
 pub mod identity;
 pub mod kinds;
 pub mod manifest;
+pub mod openapi;
 pub mod rest;
 pub mod snapshot;
 pub mod status;

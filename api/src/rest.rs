@@ -5,6 +5,7 @@
 
 use drover_policy::{ClusterId, Principal};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::{
@@ -26,14 +27,15 @@ pub trait Served: Kind {
     type Create: Serialize + serde::de::DeserializeOwned + Send;
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{K}List")]
 pub struct List<K> {
     pub items: Vec<Object<K>>,
 }
 
 /// An object that was made, and what is shown only this once.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Created{K}")]
 pub struct Created<K> {
     pub object: Object<K>,
     /// Of a token: the token. Of a user whose password was drawn: the password.
@@ -41,22 +43,22 @@ pub struct Created<K> {
     pub secret: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     pub name: String,
     pub password: String,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Caller {
     pub user: Object<User>,
     /// The token that says so.
     pub token: Object<Token>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateUser {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +70,8 @@ pub struct CreateUser {
     pub password: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateToken {
     pub kind: TokenKind,
     pub scope: TokenScope,
@@ -81,22 +83,22 @@ pub struct CreateToken {
     pub user: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     pub name: String,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateRegistrationToken {
     pub process: Process,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u64>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateBinding {
     /// Absent: one is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -203,7 +203,7 @@ pub fn object<K: Kept>(record: Record) -> Result<Object<K>, ObjectsError> {
         key,
         error,
     })?;
-    Ok(Object { metadata: Metadata { revision, creation_timestamp: created_at }, spec })
+    Ok(Object { metadata: Metadata { revision, created_at }, spec })
 }
 
 #[cfg(test)]

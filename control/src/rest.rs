@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
+use drover_api::openapi;
 use drover_api::rest::{Created, LOGIN, List, PREFIX, Placed, SELF, Served};
 use drover_api::status::Status;
 use serde::Serialize;
@@ -56,6 +57,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
     Router::new()
         .route(LOGIN, post(login::login))
         .route(SELF, get(login::who_am_i))
+        .route(openapi::PATH, get(async || Json(openapi::describe())))
         .merge(kind::<Binding>())
         .merge(kind::<Cluster>())
         .merge(kind::<RegistrationToken>())

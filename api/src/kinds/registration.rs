@@ -4,13 +4,14 @@ use std::fmt;
 
 use drover_policy::ClusterId;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use crate::token::TokenId;
 
 /// As it is stored; the secret is shown once, to whom asked for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrationToken {
     pub id: TokenId,
@@ -29,7 +30,7 @@ impl Kind for RegistrationToken {
 }
 
 /// A process that has a certificate of control's: what stands in it after `spiffe://drover/`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum Process {
     /// `cluster/<id>/agent`, for every replica.

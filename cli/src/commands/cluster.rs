@@ -102,5 +102,5 @@ fn registration_token(client: &Client, cluster: &str) -> anyhow::Result<String> 
 
 fn row(cluster: &Object<kinds::Cluster>) -> Vec<String> {
     let kinds::Cluster { name, id, .. } = &cluster.spec;
-    vec![name.clone(), id.clone(), cluster.metadata.creation_timestamp.to_string()]
+    vec![name.clone(), id.clone(), cluster.metadata.created_at.to_string()]
 }

@@ -89,10 +89,10 @@ impl Writes for RegistrationToken {
         let generated = token::generate();
         let lifetime_s = create.lifetime_s.unwrap_or(LIFETIME_S);
         if !(1..=LIFETIME_S_MAX).contains(&lifetime_s) {
-            return Err(Refused::of(Status::invalid("lifetimeS", format!("must be 1 to {LIFETIME_S_MAX}"))));
+            return Err(Refused::of(Status::invalid("lifetime_s", format!("must be 1 to {LIFETIME_S_MAX}"))));
         }
         let expires_at = caller.now + Duration::from_secs(lifetime_s);
-        let expires_at = field("lifetimeS", seconds(expires_at))?;
+        let expires_at = field("lifetime_s", seconds(expires_at))?;
         let spec = RegistrationToken { id: generated.id, process: create.process, expires_at };
         if let Process::Agent(id) = &spec.process {
             let clusters = control.objects.list::<Cluster>().await?;

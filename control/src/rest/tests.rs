@@ -190,7 +190,7 @@ async fn every_role_sees_changes_and_deletes_what_the_table_says() {
             let (code, object) = served.ask(&token, "GET", &path, None).await;
             assert_eq!(code, if may == '-' { 404 } else { 200 }, "{name} reads {path}: {object}");
             let put = if may == '-' {
-                json!({ "metadata": { "revision": 1, "creationTimestamp": "2026-11-25T00:00:00Z" }, "spec": {} })
+                json!({ "metadata": { "revision": 1, "created_at": "2026-11-25T00:00:00Z" }, "spec": {} })
             } else {
                 object
             };
@@ -290,11 +290,11 @@ async fn bad_input_is_answered_with_the_field_that_is_wrong() {
         ("tokens", json!({ "kind": "login", "scope": "all" }), "kind"),
         ("tokens", json!({ "kind": "bot", "scope": { "clusters": [] } }), "scope.clusters"),
         ("tokens", json!({ "kind": "bot", "scope": { "clusters": ["c-9"] } }), "scope.clusters"),
-        ("tokens", json!({ "kind": "bot", "scope": "all", "lifetimeS": 0 }), "lifetimeS"),
-        ("tokens", json!({ "kind": "bot", "scope": "all", "lifetimeS": u64::MAX }), "lifetimeS"),
+        ("tokens", json!({ "kind": "bot", "scope": "all", "lifetime_s": 0 }), "lifetime_s"),
+        ("tokens", json!({ "kind": "bot", "scope": "all", "lifetime_s": u64::MAX }), "lifetime_s"),
         ("tokens", json!({ "kind": "bot", "scope": "all", "user": "none" }), "user"),
         ("registrationtokens", json!({ "process": "cluster/c-9/agent" }), "process"),
-        ("registrationtokens", json!({ "process": "gateway/g", "lifetimeS": 0 }), "lifetimeS"),
+        ("registrationtokens", json!({ "process": "gateway/g", "lifetime_s": 0 }), "lifetime_s"),
         ("rolebindings", binding("local:user/none", "admin", json!("global")), "principal"),
         ("rolebindings", binding("nobody", "admin", json!("global")), "principal"),
         ("rolebindings", binding("local:group/g", "none", json!("global")), "role"),

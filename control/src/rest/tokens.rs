@@ -38,14 +38,14 @@ pub(super) async fn make(
     let (usual, max) = lifetimes(kind);
     let lifetime_s = lifetime_s.unwrap_or(usual);
     if !(1..=max).contains(&lifetime_s) {
-        return Err(Refused::of(Status::invalid("lifetimeS", format!("must be 1 to {max} for this kind"))));
+        return Err(Refused::of(Status::invalid("lifetime_s", format!("must be 1 to {max} for this kind"))));
     }
     if control.snapshots.state().tokens_of(&user.principal) >= TOKENS_PER_USER_MAX {
         let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
         return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
     let generated = token::generate();
-    let expires_at = field("lifetimeS", seconds(now + Duration::from_secs(lifetime_s)))?;
+    let expires_at = field("lifetime_s", seconds(now + Duration::from_secs(lifetime_s)))?;
     let user = user.principal.clone();
     let spec = Token { id: generated.id, hash: generated.hash, user, kind, scope, expires_at };
     let object = control.objects.create(&spec, None).await?;

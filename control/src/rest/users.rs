@@ -96,7 +96,7 @@ fn check(user: &User) -> Result<(), Refused> {
     }
     let display_name = user.display_name.as_deref().unwrap_or_default();
     if display_name.len() > DISPLAY_NAME_BYTES_MAX || !printable(display_name) {
-        return invalid("spec.displayName", "must be at most 256 bytes without control characters");
+        return invalid("spec.display_name", "must be at most 256 bytes without control characters");
     }
     if user.groups.len() > GROUPS_MAX {
         return invalid("spec.groups", "must be at most 256");

@@ -113,7 +113,7 @@ fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), Object
             (key, metadata, Some(spec))
         }
         Change::Deleted { key, revision, .. } => {
-            (key, Metadata { revision, creation_timestamp: Timestamp::UNIX_EPOCH }, None)
+            (key, Metadata { revision, created_at: Timestamp::UNIX_EPOCH }, None)
         }
     };
     if latest.get(&key).is_none_or(|(known, _)| known.revision < metadata.revision) {
