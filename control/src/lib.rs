@@ -21,7 +21,9 @@ pub mod snapshots;
 
 pub mod gateways;
 
+mod attempts;
 mod bootstrap;
 mod listener;
 mod rest;
 mod routes;
+mod sweep;

@@ -105,6 +105,7 @@ async fn create<K: Writes>(
         K::create(&control, &caller, create).await?
     };
     let revision = created.object.metadata.revision;
+    caller.wrote("created", &created.object.spec);
     Ok(applied(&control, revision, StatusCode::CREATED, created).await)
 }
 
@@ -134,6 +135,7 @@ async fn replace<K: Writes>(
         K::replace(&control, &caller, current, next.spec).await?
     };
     let revision = replaced.metadata.revision;
+    caller.wrote("replaced", &replaced.spec);
     Ok(applied(&control, revision, StatusCode::OK, replaced).await)
 }
 
@@ -152,6 +154,7 @@ async fn delete<K: Writes>(
         K::before_delete(&control, &object.spec).await?;
         (control.objects.delete::<K>(&key, object.metadata.revision).await?, object)
     };
+    caller.wrote("deleted", &deleted.spec);
     Ok(applied(&control, revision, StatusCode::OK, deleted).await)
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
+use crate::attempts::Attempts;
 use crate::enrolment::{Enrolment, EnrolmentRefused};
 use crate::gateways::Gateways;
 use crate::listener::Peer;
@@ -32,6 +33,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Control {
     pub objects: Objects,
     pub passwords: Passwords,
+    pub attempts: Attempts,
     /// Held by whoever writes, so that what was checked is still so when it is written.
     pub writes: Mutex<()>,
     pub enrolment: Enrolment,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::attempts::Attempts;
 use crate::authority::Authority;
 use crate::config::{Command, Config, Files, Serve};
 use crate::enrolment::Enrolment;
@@ -23,6 +24,7 @@ use crate::routes::{self, Control};
 use crate::seal::Seal;
 use crate::snapshots::Snapshots;
 use crate::store::{Sqlite, Store};
+use crate::sweep;
 
 /// How long the tasks of control may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,6 +67,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         enrolment: Enrolment::new(objects.clone(), authority.clone())?,
         objects,
         passwords: Passwords::new(),
+        attempts: Attempts::default(),
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways: gateways.clone(),
@@ -80,7 +83,9 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     tasks.spawn(async move { snapshots.follow(&*store, stop).await });
     let stop = cancelled.clone();
     tasks.spawn(async move { gateways.forget(stop).await });
-    let router = routes::router(Arc::new(control));
+    let control = Arc::new(control);
+    tasks.spawn(sweep::run(control.clone(), cancelled.clone()));
+    let router = routes::router(control);
     tasks.spawn(listener.serve(router, connections.clone(), stopping.clone()));
 
     signals.wait().await;

@@ -11,6 +11,7 @@ use drover_api::token::Presented;
 use drover_policy::{Principal, Refusal, Subject};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
+use tracing::info;
 
 use crate::authorizer::{Asked, NotAllowed};
 use crate::routes::{Control, Refused};
@@ -86,6 +87,12 @@ impl Caller {
             }
             Err(NotAllowed::Name(_) | NotAllowed::Rules(_)) => false,
         }
+    }
+
+    /// The record of a change: who made it, with which token.
+    pub(super) fn wrote<K: Kind>(&self, verb: &str, object: &K) {
+        let (user, token) = (&self.user.spec.name, self.token.spec.id.as_str());
+        info!(user, token, verb, kind = K::KIND, key = object.key(), "written");
     }
 
     fn forbidden(&self, method: &str, plural: &str, key: Option<&str>, refusal: &NotAllowed) -> Refused {

@@ -1,7 +1,7 @@
 //! From a password to a token.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -23,6 +23,10 @@ pub(super) async fn login(
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Refused> {
     let Json(Login { name, password }) = body?;
+    if let Some(wait) = control.attempts.wait(&name, Instant::now()) {
+        let message = format!("too many failed logins as {name:?}: try again in {} s", wait.as_secs() + 1);
+        return Err(Refused::of(Status::failure(429, "TooManyRequests", message)));
+    }
     let found = control.objects.get::<User>(&name).await?;
     let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
     let is = control.passwords.is(&password, kept).await.map_err(|refused| match refused {
@@ -32,12 +36,14 @@ pub(super) async fn login(
     // One answer to all: who guesses learns nothing.
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
+        control.attempts.failed(&name, Instant::now());
         Refused::of(Status::failure(
             401,
             "Unauthorized",
             "the name or the password is wrong, or the user is disabled",
         ))
     })?;
+    control.attempts.succeeded(&name);
     let made = {
         let _writes = control.begin_write().await;
         tokens::make(&control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?

@@ -15,6 +15,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt;
 
 use super::*;
+use crate::attempts::Attempts;
 use crate::authority::Authority;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
@@ -43,6 +44,7 @@ async fn served() -> Served {
         enrolment: Enrolment::new(objects.clone(), authority).unwrap(),
         objects,
         passwords: Passwords::new(),
+        attempts: Attempts::default(),
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways: Arc::new(gateways),
@@ -271,6 +273,48 @@ async fn a_write_leaves_nothing_that_names_what_is_gone() {
     let (_, bindings) = served.ask(&admin, "GET", "/v1/rolebindings", None).await;
     assert_eq!(bindings["items"].as_array().unwrap().len(), 1, "{bindings}");
     assert_eq!(served.control.snapshots.document().clusters.len(), 1);
+}
+
+#[tokio::test]
+async fn what_has_ended_is_swept_and_what_has_not_stays() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", Domain::Global)]).await;
+    for lifetime_s in [3600, 3 * 24 * 3600] {
+        let token = json!({ "kind": "bot", "scope": "all", "lifetime_s": lifetime_s });
+        assert_eq!(served.ask(&admin, "POST", "/v1/tokens", Some(token)).await.0, 201);
+        let registration = json!({ "process": "gateway/g", "lifetime_s": lifetime_s });
+        assert_eq!(served.ask(&admin, "POST", "/v1/registrationtokens", Some(registration)).await.0, 201);
+    }
+    let in_two_days = Timestamp::try_from(SystemTime::now() + 48 * HOUR).unwrap();
+    assert_eq!(crate::sweep::sweep(&served.control, Timestamp::now()).await.unwrap(), 0);
+    assert_eq!(crate::sweep::sweep(&served.control, in_two_days).await.unwrap(), 2);
+    assert_eq!(served.control.objects.list::<Token>().await.unwrap().len(), 2);
+    assert_eq!(served.control.objects.list::<RegistrationToken>().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_login_gives_a_token_and_too_many_failures_a_wait() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", Domain::Global)]).await;
+    let zoe = json!({ "name": "zoe", "password": "correct horse" });
+    assert_eq!(served.ask(&admin, "POST", "/v1/users", Some(zoe.clone())).await.0, 201);
+    let (code, login) = served.ask("", "POST", "/v1/login", Some(zoe.clone())).await;
+    assert_eq!((code, &login["object"]["spec"]["kind"]), (201, &json!("login")));
+    let token = login["secret"].as_str().unwrap();
+    assert_eq!(served.ask(token, "GET", "/v1/self", None).await.1["user"]["spec"]["name"], "zoe");
+    for name in ["zoe", "nobody"] {
+        let wrong = json!({ "name": name, "password": "wrong horse!" });
+        let (code, first) = served.ask("", "POST", "/v1/login", Some(wrong.clone())).await;
+        assert_eq!((code, &first["reason"]), (401, &json!("Unauthorized")));
+        let mut last = first;
+        while last["code"] == 401 {
+            last = served.ask("", "POST", "/v1/login", Some(wrong.clone())).await.1;
+        }
+        assert_eq!(last["code"], 429, "{last}");
+    }
+    assert_eq!(served.ask("", "POST", "/v1/login", Some(zoe)).await.0, 429);
+    // Who is in stays in.
+    assert_eq!(served.ask(token, "GET", "/v1/self", None).await.0, 200);
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_testkit::installation::{Installation, Person, run};
 use drover_testkit::process::{Process, until};
+use http_body_util::Empty;
+use hyper::Request;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -89,6 +91,59 @@ async fn from_up_to_kubectl_and_a_colleague_and_everything_is_there_after_a_rest
     assert!(refused.contains("logged in") || refused.contains("disabled"), "{refused}");
     installed.says(&["cluster", "delete", "first"]).await.unwrap();
     assert!(kubectl(&installed.admin, "first", &namespaces).await.is_err());
+}
+
+#[tokio::test]
+async fn nobody_outside_writes_state_with_no_a_wrong_a_foreign_or_a_view_only_credential() {
+    // Another installation, whose tokens mean nothing here.
+    let other = installed("control-beside").await;
+    let installed = installed("control-outside").await;
+    installed.says(&["cluster", "create", "empty"]).await.unwrap();
+    let viewer = installed.colleague("viewer", "cluster-viewer", "empty").await;
+    let token = async |person: &Person| soon(run(&mut person.drover(["token", "create"]))).await.unwrap();
+    let (viewers, foreign) = (token(&viewer).await, token(&other.admin).await);
+    let client = installed.installation.client().unwrap();
+    let objects = [
+        "users/viewer",
+        "clusters/empty",
+        "rolebindings/admin",
+        "roles/none",
+        "tokens/none",
+        "registrationtokens/none",
+    ];
+    for object in objects {
+        let all = object.split('/').next().unwrap();
+        for (method, path) in
+            [("GET", object), ("PUT", object), ("DELETE", object), ("POST", all), ("GET", all)]
+        {
+            for (credential, viewers) in [
+                (None, false),
+                (Some("Bearer garbage"), false),
+                (Some(&*format!("Bearer {}", foreign.trim())), false),
+                (Some(&*format!("Bearer {}", viewers.trim())), true),
+            ] {
+                let mut request =
+                    Request::builder().method(method).uri(format!("/v1/{path}")).header("host", "localhost");
+                request = request.header("content-type", "application/json");
+                if let Some(credential) = credential {
+                    request = request.header("authorization", credential);
+                }
+                let response = soon(client.send(request.body(Empty::new()).unwrap())).await.unwrap();
+                let code = response.status().as_u16();
+                let sees =
+                    method == "GET" && (path == all || path == "clusters/empty" || path == "users/viewer");
+                // An empty body is malformed (400) to who may be told so; nothing was written in any case.
+                let expected: &[u16] = match (viewers, sees) {
+                    (false, _) => &[401],
+                    (true, true) => &[200],
+                    (true, false) => &[400, 403, 404],
+                };
+                assert!(expected.contains(&code), "{method} {path} with {credential:?}: {code}");
+            }
+        }
+    }
+    let users = installed.says(&["user", "list", "-o", "json"]).await.unwrap();
+    assert_eq!(users.matches("\"principal\"").count(), 2, "{users}");
 }
 
 #[tokio::test]
