@@ -3,6 +3,7 @@
 mod compare;
 mod load;
 mod setups;
+mod state;
 mod upstream;
 mod usage;
 
@@ -34,6 +35,11 @@ enum Do {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Fills a store, and measures control and a gateway with it.
+    State {
+        #[command(flatten)]
+        size: state::Size,
+    },
     /// A fast server in the API server's place.
     #[command(hide = true)]
     Upstream(upstream::Upstream),
@@ -57,6 +63,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             if let Some(file) = json {
                 std::fs::write(&file, serde_json::to_string_pretty(&report)?)?;
             }
+            Ok(())
+        }
+        Do::State { size } => {
+            let folder = tempfile::tempdir()?;
+            let figures = state::measure(folder.path(), size, |progress| eprintln!("{progress}")).await?;
+            print!("{}", figures.table());
             Ok(())
         }
         Do::Upstream(upstream) => upstream.serve().await,

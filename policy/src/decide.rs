@@ -25,7 +25,7 @@ type Entries = Cache<(Subject, ClusterId), Arc<Compiled>>;
 /// One revision of the rules.
 pub struct Policy {
     /// Holds and validates every row; compiled permissions answer as it would.
-    enforcer: Enforcer,
+    enforcer: Arc<Enforcer>,
     index: Index,
     compiled: Entries,
     compilations: AtomicUsize,
@@ -48,6 +48,10 @@ impl Policy {
     pub fn next(&self, rules: Rules, expires_at: SystemTime) -> Result<Self, InvalidRules> {
         let index = Index::new(rules, Some(&self.index))?;
         let touched = index.touched(&self.index);
+        if touched.is_nothing() {
+            let (enforcer, compiled) = (self.enforcer.clone(), self.compiled.clone());
+            return Ok(Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at });
+        }
         let kept = Entries::new(COMPILED_ENTRIES_MAX);
         for (key, compiled) in &self.compiled {
             let (subject, cluster) = key.as_ref();
@@ -60,7 +64,7 @@ impl Policy {
 
     fn with(index: Index, compiled: Entries, expires_at: SystemTime) -> Result<Self, InvalidRules> {
         let (rows, held) = index.casbin();
-        let enforcer = model::enforcer(rows, held)?;
+        let enforcer = Arc::new(model::enforcer(rows, held)?);
         Ok(Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at })
     }
 

@@ -113,6 +113,10 @@ impl Index {
 }
 
 impl Touched {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.clusters.is_empty() && self.roles.is_empty() && self.bindings.is_empty()
+    }
+
     pub(crate) fn concerns<'r>(
         &self,
         principals: &[Principal],
