@@ -125,8 +125,8 @@ pub(crate) struct Import {
     /// Where agents reach Drover's API, as HOST:PORT. By default the server of the login.
     #[arg(long, value_name = "HOST:PORT")]
     pub server: Option<String>,
-    /// Image of the agent's pods.
-    #[arg(long, default_value = "localhost/drover-agent:dev")]
+    /// Image of the agent's pods; the default is what deploy/agent/image writes.
+    #[arg(long, default_value = "drover.local/agent:dev")]
     pub image: String,
     /// Folder that an agent on this machine keeps its certificate in.
     #[arg(long, value_name = "DIR", requires = "kubeconfig")]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use drover_api::enrolment::{CLOCK_SKEW_S, CONTROL_NAME, GATEWAY_NAME};
 use drover_api::kinds::{Kind, Process};
 use rcgen::{
@@ -112,6 +112,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "drover");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         for host in hosts {
+            // Names by which processes know each other are nobody's to choose.
+            ensure!(!host.ends_with(".drover"), "host {host:?} ends with .drover, which is Drover's own");
             params.subject_alt_names.push(match host.parse() {
                 Ok(address) => SanType::IpAddress(address),
                 Err(_) => {

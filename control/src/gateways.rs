@@ -302,3 +302,6 @@ impl Drop for Entry {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,4 +208,4 @@ impl From<ObjectsError> for Refused {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,8 +26,8 @@ use crate::passwords::Passwords;
 use crate::rest;
 use crate::snapshots::Snapshots;
 
-/// Largest body of a request.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 256 << 10;
 
 /// Everything that requests need.
 pub(crate) struct Control {

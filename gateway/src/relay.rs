@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use drover_enrol::{Identity, Server};
-use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, WARNING};
+use http::{Method, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -22,10 +22,11 @@ use tracing::debug;
 use crate::control;
 use crate::refusal::Refusal;
 
-/// Requests that are with control at once.
+/// Requests whose bodies are read at once, and those that are with control: who sends slowly takes no place there.
+const READING_MAX: usize = 512;
 const RELAYED_MAX: usize = 64;
-/// Largest body of a request, in bytes: what control takes.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 256 << 10;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long control may take to answer: a change waits for gateways to serve from it.
@@ -38,7 +39,8 @@ const TO_CLIENT: [HeaderName; 2] = [CONTENT_TYPE, WARNING];
 pub(crate) struct Relay {
     server: Server,
     identity: watch::Receiver<Identity>,
-    places: Semaphore,
+    reading: Semaphore,
+    relayed: Semaphore,
 }
 
 /// An answer of control's whose body is still to come, on the connection that carries it.
@@ -49,19 +51,24 @@ struct Answer {
 
 impl Relay {
     pub(crate) fn new(server: Server, identity: watch::Receiver<Identity>) -> Self {
-        Self { server, identity, places: Semaphore::new(RELAYED_MAX) }
+        Self { server, identity, reading: Semaphore::new(READING_MAX), relayed: Semaphore::new(RELAYED_MAX) }
     }
 
     /// Answers the request with control's answer; an error is told before anything was answered.
     pub(crate) async fn relay(&self, session: &mut Session) -> pingora::Result<Result<(), Refusal>> {
-        let Ok(_place) = self.places.try_acquire() else { return Ok(Err(Refusal::Overloaded)) };
+        let Some(target) = target(session.req_header()) else {
+            return Ok(Err(Refusal::Path("it is no path of a URL".to_owned())));
+        };
+        let Ok(reading) = self.reading.try_acquire() else { return Ok(Err(Refusal::Overloaded)) };
         let body = match timeout(BODY_TIMEOUT, body(session)).await {
             Ok(Ok(Some(body))) => body,
             Ok(Ok(None)) => return Ok(Err(Refusal::BodyTooLarge)),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(Err(Refusal::BodySlow)),
         };
-        let answer = match timeout(ANSWER_TIMEOUT, self.ask(session.req_header(), body)).await {
+        drop(reading);
+        let Ok(_place) = self.relayed.try_acquire() else { return Ok(Err(Refusal::Overloaded)) };
+        let answer = match timeout(ANSWER_TIMEOUT, self.ask(session.req_header(), target, body)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 debug!(error = format!("{error:#}"), "control is unreachable");
@@ -72,12 +79,11 @@ impl Relay {
         answer.pass_on(session).await.map(Ok)
     }
 
-    async fn ask(&self, head: &RequestHeader, body: Bytes) -> anyhow::Result<Answer> {
+    async fn ask(&self, head: &RequestHeader, target: Uri, body: Bytes) -> anyhow::Result<Answer> {
         let identity = self.identity.borrow().clone();
         let connection = control::connect(&self.server, &identity, b"http/1.1").await?;
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
         let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
-        let target = std::str::from_utf8(head.raw_path())?;
         let mut request = http::Request::builder().method(&head.method).uri(target);
         for name in TO_CONTROL {
             for value in head.headers.get_all(&name) {
@@ -117,6 +123,10 @@ impl Answer {
         }
         session.write_response_body(None, true).await
     }
+}
+
+fn target(head: &RequestHeader) -> Option<Uri> {
+    Uri::try_from(head.raw_path()).ok().filter(|target| target.authority().is_none())
 }
 
 /// The whole body; none where it is larger than control takes.

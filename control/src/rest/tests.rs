@@ -27,13 +27,13 @@ use crate::store::Sqlite;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct Served {
-    control: Arc<Control>,
+pub(crate) struct Served {
+    pub(crate) control: Arc<Control>,
     _follow: AbortOnDropHandle<()>,
     _folder: tempfile::TempDir,
 }
 
-async fn served() -> Served {
+pub(crate) async fn served() -> Served {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
     let objects = Objects::new(store.clone(), Seal::new(&[7; 32]));

@@ -42,7 +42,7 @@ impl Refusal {
                 413,
                 "RequestEntityTooLarge",
                 "BodyTooLarge",
-                "the request's body is larger than 1 MiB",
+                "the request's body is larger than 256 KiB",
             ),
             Self::ControlUnreachable => rendered(
                 503,

@@ -1,0 +1,168 @@
+//! Calls over the wire, from a gateway that says what a test wants.
+
+use axum::Extension;
+use drover_api::kinds::{Cluster, Process};
+use drover_api::snapshot::Document;
+use drover_policy::ClusterId;
+use drover_sync::{Code, Following};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::listener::Peer;
+use crate::rest::tests::{Served, served};
+use crate::routes::router;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Wire {
+    following: Following,
+    _server: AbortOnDropHandle<()>,
+}
+
+/// A call of a process, which has what it says.
+async fn call(served: &Served, peer: Option<Process>, has: Option<Revision>) -> Result<Wire, Status> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let service = TowerToHyperService::new(router(served.control.clone()).layer(Extension(Peer(peer))));
+    let server = async move {
+        let builder = auto::Builder::new(TokioExecutor::new());
+        // The test's end of the wire ends it.
+        drop(builder.serve_connection(TokioIo::new(theirs), service).await);
+    };
+    let server = AbortOnDropHandle::new(tokio::spawn(server));
+    let hello = FromGateway::Hello { format: FORMAT, revision: has };
+    let following = timeout(DEADLINE, drover_sync::follow(ours, hello)).await.unwrap()?;
+    Ok(Wire { following, _server: server })
+}
+
+fn gateway(name: &str) -> Option<Process> {
+    Some(Process::Gateway(name.to_owned()))
+}
+
+impl Wire {
+    async fn next(&mut self) -> Result<FromControl, Status> {
+        timeout(DEADLINE, self.following.next()).await.unwrap()
+    }
+
+    async fn whole(&mut self) -> Document {
+        let mut text = String::new();
+        loop {
+            match self.next().await.unwrap() {
+                FromControl::Chunk { text: part, last } => {
+                    text.push_str(&part);
+                    if last {
+                        return Document::parse(text.as_bytes()).unwrap();
+                    }
+                }
+                FromControl::Delta(delta) => panic!("the whole state was expected: {delta:?}"),
+            }
+        }
+    }
+
+    async fn delta(&mut self) -> Box<Delta> {
+        match self.next().await.unwrap() {
+            FromControl::Delta(delta) => delta,
+            FromControl::Chunk { .. } => panic!("a delta was expected"),
+        }
+    }
+
+    async fn applied(&self, revision: Revision) {
+        self.following.answer(FromGateway::Applied { revision }).await.unwrap();
+    }
+
+    async fn refuses(&self, revision: Revision) {
+        let problem = "because".to_owned();
+        self.following.answer(FromGateway::Refused { revision, problem }).await.unwrap();
+    }
+}
+
+fn published(served: &Served) -> Revision {
+    served.control.snapshots.published().borrow().revision
+}
+
+async fn change(served: &Served, name: &str) -> Revision {
+    let cluster = Cluster { name: name.to_owned(), id: format!("c-{name}"), projects: Default::default() };
+    let revision = served.control.objects.create(&cluster, None).await.unwrap().metadata.revision;
+    let mut published = served.control.snapshots.published();
+    timeout(DEADLINE, published.wait_for(|published| published.revision >= revision)).await.unwrap().unwrap();
+    revision
+}
+
+#[tokio::test]
+async fn a_gateway_gets_the_whole_state_then_what_changed_and_is_waited_for() {
+    let served = served().await;
+    change(&served, "first").await;
+    let mut wire = call(&served, gateway("g"), None).await.unwrap();
+    let whole = wire.whole().await;
+    wire.applied(whole.revision).await;
+    let revision = change(&served, "three").await;
+    let mut delta = wire.delta().await;
+    assert_eq!(delta.from, whole.revision);
+    while delta.revision < revision {
+        // That a gateway follows is a change as well, of nothing that gateways see.
+        assert!(delta.clusters.is_empty());
+        wire.applied(delta.revision).await;
+        delta = wire.delta().await;
+    }
+    assert_eq!(delta.clusters.put.len(), 1);
+
+    let gateways = served.control.gateways.clone();
+    let waiting = tokio::spawn(async move { gateways.wait_applied(revision, DEADLINE).await });
+    assert!(!waiting.is_finished());
+    wire.applied(delta.revision).await;
+    assert_eq!(timeout(DEADLINE, waiting).await.unwrap().unwrap(), Vec::<String>::new());
+
+    let next = change(&served, "four").await;
+    wire.delta().await;
+    let late = served.control.gateways.wait_applied(next, Duration::from_millis(1)).await;
+    assert_eq!(late, ["g"], "what it was sent it has not applied");
+    drop(wire);
+    let late = served.control.gateways.wait_applied(next, Duration::from_millis(1)).await;
+    assert_eq!(late, ["g"], "it may serve from what it has");
+}
+
+#[tokio::test]
+async fn a_gap_or_a_refused_delta_gets_the_whole_state_and_a_refused_whole_state_the_end() {
+    let served = served().await;
+    change(&served, "three").await;
+    let ahead = published(&served) + 100;
+    let mut wire = call(&served, gateway("ahead"), Some(ahead)).await.unwrap();
+    assert!(wire.whole().await.revision < ahead);
+
+    let mut wire = call(&served, gateway("refuses"), Some(published(&served))).await.unwrap();
+    let delta = wire.delta().await;
+    wire.refuses(delta.revision).await;
+    let whole = wire.whole().await;
+    wire.refuses(whole.revision).await;
+    assert_eq!(wire.next().await.unwrap_err().code(), Code::FailedPrecondition);
+
+    let mut wire = call(&served, gateway("talks"), Some(published(&served))).await.unwrap();
+    wire.delta().await;
+    wire.applied(7_000_000).await;
+    assert_eq!(wire.next().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn only_a_gateways_certificate_may_follow() {
+    let served = served().await;
+    for peer in [None, Some(Process::Agent(ClusterId::parse("c-1").unwrap()))] {
+        let refused = match call(&served, peer, None).await {
+            Err(status) => status,
+            Ok(mut wire) => wire.next().await.unwrap_err(),
+        };
+        assert_eq!(refused.code(), Code::PermissionDenied);
+    }
+}
+
+#[tokio::test]
+async fn gateways_of_before_a_restart_are_named_until_they_follow() {
+    let served = served().await;
+    let mut wire = call(&served, gateway("g"), None).await.unwrap();
+    let whole = wire.whole().await;
+    wire.applied(whole.revision).await;
+    let again =
+        Gateways::load(served.control.objects.clone(), DEADLINE, CancellationToken::new()).await.unwrap();
+    assert_eq!(again.wait_applied(1, Duration::from_millis(1)).await, ["g"]);
+}
