@@ -169,6 +169,7 @@ async fn next(
     for change in changes {
         state.take_in(change.clone())?;
     }
+    state.compact();
     check(state, freshness, Some(before)).await
 }
 

@@ -1,6 +1,6 @@
 //! Control and a gateway on this machine, with the store in one file.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +20,7 @@ pub(super) fn up(kept: Kept, up: &Up) -> anyhow::Result<()> {
     };
     let data = Data(data);
     files::make_folder(&data.0)?;
+    check_ports(up)?;
     let bootstrapped = bootstrap(&data, up)?;
     let started = start(&data, up, &stop);
     // Shown this once: it must not be lost because something else failed.
@@ -35,7 +36,7 @@ pub(super) fn up(kept: Kept, up: &Up) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    let server = format!("https://{}:{}", bracketed(&up.hosts[0]), port(&up.listen)?);
+    let server = format!("https://{}:{}", bracketed(&up.hosts[0]), address("--listen", &up.listen)?.port());
     let login = remember(kept, &server, &bootstrapped.ca, up, &data)?;
     println!("Drover is ready at {server}\n{password}");
     println!("Next, in another terminal:");
@@ -125,6 +126,22 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
     Ok(ready.then(|| vec![control, gateway]))
 }
 
+/// What answers at a port must be what is started here.
+fn check_ports(up: &Up) -> anyhow::Result<()> {
+    for (flag, text) in [
+        ("--listen", &up.listen),
+        ("--control-listen", &up.control_listen),
+        ("--admin-listen", &up.admin_listen),
+        ("--control-admin-listen", &up.control_admin_listen),
+    ] {
+        let address = address(flag, text)?;
+        TcpListener::bind(address).with_context(|| {
+            format!("{flag} {address} cannot be had: is Drover up already? Another address goes by {flag}")
+        })?;
+    }
+    Ok(())
+}
+
 fn address(flag: &str, text: &str) -> anyhow::Result<SocketAddr> {
     let address: SocketAddr =
         text.parse().with_context(|| format!("{flag} {text:?} is not an address and a port"))?;
@@ -144,18 +161,15 @@ fn remember(mut kept: Kept, server: &str, ca: &str, up: &Up, data: &Data) -> any
         config.token = None;
     }
     (config.server, config.ca) = (Some(server.to_owned()), Some(ca.to_owned()));
-    config.tunnels = vec![format!("{}:{}", bracketed(&up.hosts[0]), port(&up.tunnel_listen)?)];
+    config.tunnels = vec![format!(
+        "{}:{}",
+        bracketed(&up.hosts[0]),
+        address("--tunnel-listen", &up.tunnel_listen)?.port()
+    )];
     kept.save()?;
     Ok("drover login --user admin".to_owned())
 }
 
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-fn port(listen: &str) -> anyhow::Result<u16> {
-    let address: SocketAddr =
-        listen.parse().with_context(|| format!("{listen:?} is not an address and a port"))?;
-    ensure!(address.port() != 0, "{listen} must name a port");
-    Ok(address.port())
 }

@@ -11,6 +11,9 @@ use jiff::Timestamp;
 use crate::objects::{Kept, ObjectsError, object};
 use crate::store::{Change, Revision};
 
+/// Deletions that are remembered for deltas.
+const DELETIONS_MAX: usize = 10_000;
+
 /// Objects of a kind and the latest that happened to each.
 type Latest<K> = BTreeMap<String, (Metadata, Option<K>)>;
 
@@ -53,6 +56,27 @@ impl State {
             Binding::KIND => take_in(&mut self.bindings, change),
             _other => Ok(()),
         }
+    }
+
+    /// Forgets the oldest deletions above the limit: a gateway from before gets the whole state.
+    pub(super) fn compact(&mut self) {
+        let mut deleted = Vec::new();
+        collect(&self.clusters, &mut deleted);
+        collect(&self.users, &mut deleted);
+        collect(&self.tokens, &mut deleted);
+        collect(&self.roles, &mut deleted);
+        collect(&self.bindings, &mut deleted);
+        let Some(surplus) = deleted.len().checked_sub(DELETIONS_MAX).filter(|surplus| *surplus > 0) else {
+            return;
+        };
+        deleted.sort_unstable();
+        let last = deleted[surplus - 1];
+        self.oldest = self.oldest.max(last);
+        forget(&mut self.clusters, last);
+        forget(&mut self.users, last);
+        forget(&mut self.tokens, last);
+        forget(&mut self.roles, last);
+        forget(&mut self.bindings, last);
     }
 
     pub(crate) fn token(&self, id: &str) -> Option<Object<Token>> {
@@ -105,6 +129,15 @@ impl State {
     }
 }
 
+/// The revisions of what was deleted.
+fn collect<K>(latest: &Latest<K>, deleted: &mut Vec<Revision>) {
+    deleted.extend(latest.values().filter(|(_, spec)| spec.is_none()).map(|(metadata, _)| metadata.revision));
+}
+
+fn forget<K>(latest: &mut Latest<K>, last: Revision) {
+    latest.retain(|_, (metadata, spec)| spec.is_some() || metadata.revision > last);
+}
+
 fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), ObjectsError> {
     let (key, metadata, spec) = match change {
         Change::Put(record) => {
@@ -136,4 +169,27 @@ fn since<K: Kind>(latest: &Latest<K>, from: Revision) -> Changes<K> {
         }
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_deletions_are_forgotten_above_the_limit_and_who_is_from_before_gets_no_delta() {
+        let mut state = State::known_since(0);
+        let total = DELETIONS_MAX as u64 + 3;
+        for revision in 1..=total {
+            let (kind, key) = (Token::KIND.to_owned(), format!("t{revision}"));
+            state.take_in(Change::Deleted { kind, key, revision }).unwrap();
+        }
+        let freshness =
+            Freshness { issued_at: Timestamp::UNIX_EPOCH, max_staleness: Duration::from_secs(60) };
+        assert_eq!(state.delta(0, freshness).unwrap().tokens.deleted.len() as u64, total);
+        state.compact();
+        assert!(state.delta(2, freshness).is_none());
+        assert_eq!(state.delta(3, freshness).unwrap().tokens.deleted.len(), DELETIONS_MAX);
+        state.compact();
+        assert!(state.delta(3, freshness).is_some());
+    }
 }

@@ -94,6 +94,14 @@ async fn from_up_to_kubectl_and_a_colleague_and_everything_is_there_after_a_rest
 }
 
 #[tokio::test]
+async fn a_second_up_says_why_it_cannot_be_and_leaves_the_first_alone() {
+    let mut installed = installed("control-twice").await;
+    let refused = soon(installed.installation.up()).await.err().unwrap().to_string();
+    assert!(refused.contains("cannot be had: is Drover up already?"), "{refused}");
+    assert!(installed.says(&["whoami"]).await.unwrap().contains("admin"));
+}
+
+#[tokio::test]
 async fn nobody_outside_writes_state_with_no_a_wrong_a_foreign_or_a_view_only_credential() {
     // Another installation, whose tokens mean nothing here.
     let other = installed("control-beside").await;
