@@ -134,12 +134,12 @@ fn encoded(key: &str) -> String {
 }
 
 fn read<T: DeserializeOwned>(mut answer: Response<Body>) -> anyhow::Result<T> {
-    for warning in answer.headers().get_all("warning") {
-        // 299 - "text"
-        let text = warning.to_str().unwrap_or_default();
-        eprintln!("warning: {}", text.split('"').nth(1).unwrap_or(text));
-    }
     let code = answer.status();
+    // Of a refusal the Status says it.
+    if code.is_success() {
+        let warnings = answer.headers().get_all("warning").iter().filter_map(|warning| warning.to_str().ok());
+        warnings.for_each(|warning| eprintln!("warning: {}", warning_text(warning)));
+    }
     let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
     if code.is_success() {
         return serde_json::from_slice(&body)
@@ -152,9 +152,22 @@ fn read<T: DeserializeOwned>(mut answer: Response<Body>) -> anyhow::Result<T> {
     }
 }
 
+/// The text of `299 - "text"`.
+fn warning_text(warning: &str) -> String {
+    let quoted = warning.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
+    quoted.map_or(warning, |(text, _)| text).replace("\\\"", "\"")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_is_its_text() {
+        assert_eq!(warning_text(r#"299 - "gateways: a, b""#), "gateways: a, b");
+        assert_eq!(warning_text(r#"299 - "cluster \"one\" is gone""#), r#"cluster "one" is gone"#);
+        assert_eq!(warning_text("plain"), "plain");
+    }
 
     #[test]
     fn a_key_is_one_segment() {

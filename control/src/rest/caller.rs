@@ -103,8 +103,17 @@ impl Caller {
             "DELETE" => "delete",
             other => other,
         };
+        let why = match refusal {
+            NotAllowed::Name(problem) => problem.to_string(),
+            NotAllowed::Rules(Refusal::ClusterUnknown(cluster)) => format!("there is no cluster {cluster}"),
+            NotAllowed::Rules(Refusal::Denied(_)) => "a rule denies it".to_owned(),
+            NotAllowed::Rules(Refusal::NoRole(_) | Refusal::NotPermitted(_)) => {
+                "no role of the user allows it".to_owned()
+            }
+            NotAllowed::Rules(Refusal::PolicyExpired) => refusal.to_string(),
+        };
         let object = key.map_or_else(|| plural.to_owned(), |key| format!("{plural} {key:?}"));
-        let message = format!("{object}: user {:?} cannot {verb} it: {refusal}", self.user.spec.name);
+        let message = format!("user {:?} cannot {verb} {object}: {why}", self.user.spec.name);
         Refused::of(Status::failure(403, "Forbidden", message))
     }
 }
