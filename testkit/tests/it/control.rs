@@ -227,23 +227,54 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     assert!(pushed.whole == 0 && pushed.delta > 0, "{pushed:?}");
 }
 
-/// Certificates of half a minute: every process renews its own, twice over, while a watch goes on.
-#[tokio::test]
-async fn certificates_renew_themselves_without_cutting_a_stream() {
-    let installed = installed("control-renewal").await;
-    let agent = installed.import("renewed").await;
-    agent.stop().await.unwrap();
+/// A cluster served under certificates that last seconds: control, gateway and agent as processes of their own.
+struct ShortLived {
+    installation: Installation,
+    admin: Person,
+    control: Process,
+    _gateway: Process,
+    _agent: Process,
+}
+
+async fn short_lived(test: &str, cluster: &str) -> ShortLived {
+    let installed = installed(test).await;
+    installed.import(cluster).await.stop().await.unwrap();
     let Installed { installation, up, admin } = installed;
     up.stop().await.unwrap();
     // What was given for a day is given up: all begins with short ones.
     std::fs::remove_file(installation.data().join("gateway/identity.json")).unwrap();
-    std::fs::remove_file(installation.folder.join("agent-renewed/identity.json")).unwrap();
-    let lifetime = ["--certificate-lifetime=12"];
-    let _control = installation.control("control", &lifetime).await.unwrap();
+    std::fs::remove_file(installation.folder.join(format!("agent-{cluster}/identity.json"))).unwrap();
+    let control = installation.control("control", &SHORT_LIVED).await.unwrap();
     let _gateway = installation.gateway("gateway").await.unwrap();
     let kubeconfig = &clusters().one.plane.admin_kubeconfig;
-    let _agent = soon(installation.import(&admin, "renewed", kubeconfig)).await.unwrap();
+    let _agent = soon(installation.import(&admin, cluster, kubeconfig)).await.unwrap();
+    ShortLived { installation, admin, control, _gateway, _agent }
+}
 
+const SHORT_LIVED: [&str; 1] = ["--certificate-lifetime=12"];
+
+#[tokio::test]
+async fn who_cannot_renew_its_certificate_is_shut_out_and_enrols_again_when_control_is_back() {
+    let ShortLived { installation, admin, control, _gateway, _agent } =
+        short_lived("control-expiry", "expired").await;
+    let token = soon(run(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
+    let client = installation.client().unwrap();
+    let answered = async |code: u16| {
+        let (status, _) = client.get("expired", "/version", &token).await?;
+        Ok((status == code).then_some(()))
+    };
+    until("requests to be served", DEADLINE, async || answered(200).await).await.unwrap();
+    control.stop().await.unwrap();
+    until("the session to be left", DEADLINE, async || answered(503).await).await.unwrap();
+    let _control = installation.control("control-again", &SHORT_LIVED).await.unwrap();
+    until("requests to be served again", DEADLINE, async || answered(200).await).await.unwrap();
+}
+
+/// Every process renews its own, twice over, while a watch goes on.
+#[tokio::test]
+async fn certificates_renew_themselves_without_cutting_a_stream() {
+    let ShortLived { installation, admin, control: _control, _gateway, _agent } =
+        short_lived("control-renewal", "renewed").await;
     let mut watch = soon(admin.kubectl("renewed")).await.unwrap();
     watch.args(["get", "configmaps", "-n", "default", "-w", "-o", "name", "--request-timeout=0"]);
     let mut watching = watch.stdout(Stdio::piped()).spawn().unwrap();
