@@ -19,6 +19,7 @@ use crate::credential::credential;
 use crate::headers::{self, Upgrade};
 use crate::identity::Identities;
 use crate::listener::certificates::Certificates;
+use crate::live::Registered;
 use crate::refusal::Refusal;
 use crate::route::{Form, Route, RouteRefused, route};
 use crate::snapshot::Current;
@@ -85,6 +86,13 @@ impl Admission {
         domain: Option<String>,
     ) -> Self {
         Self { current, certificates, domain, identities: Identities::new(), owners: RandomState::new() }
+    }
+
+    /// Ends a request that the state of this moment does not admit.
+    pub(crate) fn review(&self, live: &Registered) {
+        if let Some(tables) = self.current.tables() {
+            live.review(&tables, SystemTime::now());
+        }
     }
 
     /// Whether a request is for Drover's own API, and not for a cluster.

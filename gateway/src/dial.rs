@@ -2,6 +2,7 @@
 //!
 //! Opening a stream takes no round trip: the stream's header and the request travel together.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -14,6 +15,7 @@ use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// One attempt to send one request down one session.
 #[derive(Debug)]
@@ -21,12 +23,19 @@ pub(crate) struct Dial {
     session: Session,
     header: StreamHeader,
     owner: Owner,
+    /// Breaks the stream; none of a request that does not go on for long.
+    ended: Option<CancellationToken>,
     opened: OnceLock<Result<Outcome, OpenError>>,
 }
 
 impl Dial {
-    pub(crate) fn new(session: Session, header: StreamHeader, owner: Owner) -> Arc<Self> {
-        Arc::new(Self { session, header, owner, opened: OnceLock::new() })
+    pub(crate) fn new(
+        session: Session,
+        header: StreamHeader,
+        owner: Owner,
+        ended: Option<CancellationToken>,
+    ) -> Arc<Self> {
+        Arc::new(Self { session, header, owner, ended, opened: OnceLock::new() })
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -52,13 +61,28 @@ impl L4Connect for Dial {
         };
         // A Dial is one attempt: Pingora connects it once.
         let _first = self.opened.set(outcome);
-        Ok(VirtualSocketStream::new(Box::new(Socket(stream?))).into())
+        let ended = self.ended.clone().map(|ended| Box::pin(ended.cancelled_owned()));
+        Ok(VirtualSocketStream::new(Box::new(Socket { stream: stream?, ended })).into())
     }
 }
 
 /// A stream in the shape that Pingora takes.
 #[derive(Debug)]
-struct Socket(Stream);
+struct Socket {
+    stream: Stream,
+    ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl Socket {
+    /// An error once the request has been ended; wakes the reader of a stream that says nothing.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        match ended.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(std::io::Error::other("the right to it was taken away")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
 
 impl VirtualSocket for Socket {
     /// TCP's options mean nothing here.
@@ -73,7 +97,8 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        self.poll_ended(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -83,14 +108,14 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -18,6 +18,7 @@ mod follow;
 mod headers;
 mod identity;
 mod listener;
+mod live;
 mod metrics;
 mod proxy;
 mod refusal;

@@ -18,6 +18,7 @@ use crate::admit::{ANSWER_TIMEOUT, Admission, Refused};
 use crate::audit::{Audit, Stage};
 use crate::dial::Dial;
 use crate::headers;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::relay::Relay;
@@ -44,6 +45,7 @@ pub(crate) struct Proxy {
     pub sessions: Arc<Sessions>,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
+    pub live: Arc<Live>,
     /// None where there is no control.
     pub relay: Option<Relay>,
 }
@@ -104,7 +106,10 @@ impl ProxyHttp for Proxy {
                 NoSession::Reconnecting => Refusal::SessionReconnecting,
             })
         })?;
-        let dial = Dial::new(session, in_flight.admitted.header.clone(), in_flight.admitted.owner);
+        let dial = {
+            let ended = in_flight.live.as_ref().map(|live| live.ended().clone());
+            Dial::new(session, in_flight.admitted.header.clone(), in_flight.admitted.owner, ended)
+        };
         in_flight.dial = Some(dial.clone());
         // The address is never used: the dial is the connection.
         let mut peer = HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), false, String::new());
@@ -257,7 +262,14 @@ impl Proxy {
                 return Err(Box::new(Refused { refusal: Refusal::AuditFull, cluster, who }));
             }
         };
-        Ok(InFlight { admitted, dial: None, attempts: 0, slot, failure: None })
+        let live = admitted.is_long_running().then(|| {
+            let who = &admitted.who.authenticated;
+            self.live.register(who, admitted.permit.cluster(), &admitted.attributes)
+        });
+        if let Some(live) = &live {
+            self.admission.review(live);
+        }
+        Ok(InFlight { admitted, dial: None, attempts: 0, live, slot, failure: None })
     }
 
     /// A session for the next attempt: reads wait a little for an agent that is expected back.

@@ -29,6 +29,8 @@ const WARNING_BYTES_MAX: usize = 1024;
 /// Why a request is not answered by its cluster.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
+    /// Token, user or rule went while it ran.
+    AccessEnded,
     Agent(StreamRefusal),
     AuditFull,
     Authentication(AuthenticationRefused),

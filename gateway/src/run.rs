@@ -16,6 +16,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::listener::certificates::Certificates;
 use crate::listener::{self, Listener};
+use crate::live::Live;
 use crate::metrics::{DURATION, DURATION_BUCKETS_S, Metrics};
 use crate::proxy::Proxy;
 use crate::sessions::Sessions;
@@ -65,7 +66,15 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let tunnel = Arc::new(tunnel);
     let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone());
     let relay = source.relay(&config);
-    let proxy = Proxy { admission, sessions: sessions.clone(), audit, metrics: metrics.clone(), relay };
+    let live = Arc::new(Live::default());
+    let proxy = Proxy {
+        admission,
+        sessions: sessions.clone(),
+        audit,
+        metrics: metrics.clone(),
+        live: live.clone(),
+        relay,
+    };
     let tcp = listener::bind(config.listen).await?;
     let local_addr = tcp.local_addr()?;
     let listener = Arc::new(Listener::new(certificates.clone(), proxy, threads));
@@ -83,6 +92,7 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let accepting = CancellationToken::new();
     source.follow(&tunnel, &current, &metrics, &tasks, &cancelled);
     tasks.spawn(certificates.reload(cancelled.clone()));
+    tasks.spawn(live.follow(current.clone(), cancelled.clone()));
     tasks.spawn(tunnels::follow(current.clone(), sessions.clone(), cancelled.clone()));
     let (held, stop) = (tasks.clone(), cancelled.clone());
     tasks.spawn(tunnels::accept(tunnel.clone(), sessions, current, metrics, held, stop));

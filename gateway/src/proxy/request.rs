@@ -12,6 +12,7 @@ use super::{ATTEMPTS_MAX, client};
 use crate::admit::{Admitted, Refused};
 use crate::audit::{Record, Slot, Stage, Who};
 use crate::dial::Dial;
+use crate::live::Registered;
 use crate::refusal::Refusal;
 use crate::sessions::Sessions;
 
@@ -36,6 +37,8 @@ pub(super) struct InFlight {
     /// The latest attempt to send it.
     pub(super) dial: Option<Arc<Dial>>,
     pub(super) attempts: u8,
+    /// Its place among those that go on for long, if it does.
+    pub(super) live: Option<Registered>,
     /// Where its end will be recorded, if it must be.
     pub(super) slot: Option<Slot>,
     /// Why it is answered here after all.
@@ -170,7 +173,14 @@ impl InFlight {
             },
             None => false,
         };
-        worthwhile && self.attempts < ATTEMPTS_MAX && self.admitted.is_repeatable()
+        worthwhile
+            && !self.has_lost_its_right()
+            && self.attempts < ATTEMPTS_MAX
+            && self.admitted.is_repeatable()
+    }
+
+    pub(super) fn has_lost_its_right(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.ended().is_cancelled())
     }
 
     /// The session of the latest attempt.
@@ -187,6 +197,9 @@ impl InFlight {
     pub(super) fn diagnose(&self, error: &Error) -> Refusal {
         if let Some(failure) = &self.failure {
             return failure.clone();
+        }
+        if self.has_lost_its_right() {
+            return Refusal::AccessEnded;
         }
         if matches!(error.root_etype(), ErrorType::ReadTimedout) {
             return Refusal::UpstreamTimeout { idempotent: self.admitted.is_repeatable() };

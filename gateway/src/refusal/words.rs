@@ -20,6 +20,12 @@ impl Refusal {
     pub(super) fn render(&self, cluster: Option<&str>) -> Rendered {
         let named = cluster.map_or_else(|| "the cluster".to_owned(), |name| format!("cluster {name:?}"));
         match self {
+            Self::AccessEnded => rendered(
+                403,
+                "Forbidden",
+                "AccessEnded",
+                "the right to this request was taken away while it ran",
+            ),
             Self::Agent(refusal) => agent(refusal, &named),
             Self::AuditFull => Rendered {
                 retry_after: Some(RETRY_AFTER_FULL),
@@ -212,6 +218,7 @@ mod tests {
             agent(RefusalCode::IdentityMalformed, Delivered::No),
             agent(RefusalCode::IdentityMissing, Delivered::No),
             agent(RefusalCode::IdentityRefused, Delivered::No),
+            Refusal::AccessEnded,
             Refusal::AuditFull,
             Refusal::Authentication(A::Expired),
             Refusal::Authentication(A::Unknown),

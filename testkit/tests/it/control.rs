@@ -170,6 +170,58 @@ async fn a_revoked_token_is_refused_once_the_command_returns() {
     }
 }
 
+/// Whatever takes a right away: what runs by it ends, at once, and what runs by another goes on.
+#[tokio::test]
+async fn a_watch_ends_with_the_right_to_it() {
+    let installed = installed("control-ended").await;
+    let _agent = installed.import("watched").await;
+    let mut others = watch(&installed.admin, "watched").await;
+    for (number, away) in [
+        ["user", "disable", "zoe-0"].as_slice(),
+        &["binding", "delete", "zoe-1"],
+        &["user", "delete", "zoe-2"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("zoe-{number}");
+        let made = installed.says(&["user", "create", &name]).await.unwrap();
+        let password =
+            made.lines().find_map(|line| line.strip_prefix("Password, shown this once: ")).unwrap();
+        let bind = [
+            "binding",
+            "create",
+            "--name",
+            &name,
+            "--user",
+            &name,
+            "--role",
+            "cluster-viewer",
+            "--cluster",
+            "watched",
+        ];
+        installed.says(&bind).await.unwrap();
+        let zoe = soon(installed.installation.login(&name, password)).await.unwrap();
+        let mut watching = watch(&zoe, "watched").await;
+        installed.says(away).await.unwrap();
+        let taken = std::time::Instant::now();
+        soon(watching.wait()).await.unwrap();
+        assert!(taken.elapsed() < std::time::Duration::from_secs(3), "{away:?}: {:?}", taken.elapsed());
+    }
+    assert!(others.try_wait().unwrap().is_none(), "the administrator's goes on");
+    soon(others.kill()).await.unwrap();
+}
+
+/// kubectl's watch, which has begun.
+async fn watch(person: &Person, cluster: &str) -> tokio::process::Child {
+    let mut watch = soon(person.kubectl(cluster)).await.unwrap();
+    watch.args(["get", "--raw", "/api/v1/namespaces?watch=true"]).stdout(Stdio::piped());
+    let mut watching = watch.spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.as_mut().unwrap()).lines();
+    assert!(soon(lines.next_line()).await.unwrap().is_some());
+    watching
+}
+
 #[tokio::test]
 async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catches_up_by_a_delta() {
     let installed = installed("control-killed").await;
