@@ -297,6 +297,26 @@ async fn an_exec_whose_pod_or_agent_goes_ends_with_an_error() {
 }
 
 #[tokio::test]
+async fn an_exec_ends_with_the_right_to_it() {
+    let Some((mut fleet, pod)) = with_pod("taken").await else { return };
+    for (protocol, websocket) in PROTOCOLS {
+        let mut exec = fleet.by(websocket, &["exec", "-i", &pod, "--", "sh", "-c", "echo begun; exec cat"]);
+        let mut child =
+            exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(soon(lines.next_line()).await.unwrap().as_deref(), Some("begun"), "{protocol}");
+        // Open until the end: only the stream's end can end it.
+        let _input = child.stdin.take().unwrap();
+        let bindings = std::mem::take(&mut fleet.roster.document.bindings);
+        fleet.roster.publish().unwrap();
+        soon(child.wait()).await.unwrap();
+        fleet.roster.document.bindings = bindings;
+        fleet.roster.publish().unwrap();
+        fleet.connected("noded").await;
+    }
+}
+
+#[tokio::test]
 async fn attach_shows_what_the_process_says() {
     let Some((fleet, pod)) = with_pod("attached").await else { return };
     for (protocol, websocket) in PROTOCOLS {
