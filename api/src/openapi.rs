@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
-use crate::rest::{Caller, Created, LOGIN, List, Login, PREFIX, SELF, Served};
+use crate::rest::{Caller, ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, SELF, Served};
 use crate::status::Status;
 
 pub const PATH: &str = "/v1/openapi.json";
@@ -19,6 +19,9 @@ pub fn describe() -> Value {
     paths.add(LOGIN, "post", login);
     let who = Operation::new("whoAmI", "Tells who the token's user is.").gives::<Caller>(&mut paths, 200);
     paths.add(SELF, "get", who);
+    let change = Operation::new("changePassword", "Changes one's own password, or another's by a rule.");
+    let change = change.takes::<ChangePassword>(&mut paths).gives::<Created<User>>(&mut paths, 200).keyed();
+    paths.add(PASSWORD, "post", change);
     let enrol = Operation::new("enrol", "Gives a process its certificate, for a proof in the request.");
     let enrol =
         enrol.takes::<enrolment::Request>(&mut paths).gives::<enrolment::Answer>(&mut paths, 200).open();

@@ -17,6 +17,8 @@ pub const PREFIX: &str = "/v1";
 pub const LOGIN: &str = "/v1/login";
 /// Who the caller is.
 pub const SELF: &str = "/v1/self";
+/// Of one user.
+pub const PASSWORD: &str = "/v1/users/{key}/password";
 /// The group of our kinds in rules.
 pub const API_GROUP: &str = "drover.io";
 /// Gateways that have not applied a change are named here (RFC 7234, section 5.5, as Kubernetes uses it).
@@ -48,6 +50,17 @@ pub struct Created<K> {
 pub struct Login {
     pub name: String,
     pub password: String,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePassword {
+    /// The one that it replaces, where it is one's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// Absent: one is drawn and shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

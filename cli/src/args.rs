@@ -39,6 +39,12 @@ pub(crate) enum Command {
     Logout,
     /// Show who is logged in, where.
     Whoami,
+    /// Change your password; it ends every other login of yours.
+    Password {
+        /// Read the current password and the next one from the standard input, a line each.
+        #[arg(long)]
+        password_stdin: bool,
+    },
     /// Clusters: create one, import what runs, list, delete.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -196,6 +202,10 @@ pub(crate) enum User {
         name: String,
     },
     Enable {
+        name: String,
+    },
+    /// Draw a password for a user who has lost theirs, and show it; it ends their logins.
+    ResetPassword {
         name: String,
     },
     /// Delete a user with their tokens and bindings; the name is never given again.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use drover_api::kinds::{Kind, Object};
-use drover_api::rest::{Created, LOGIN, List, Login, PREFIX, SELF, Served};
+use drover_api::kinds::{Kind, Object, User};
+use drover_api::rest::{ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, SELF, Served};
 use drover_api::status::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,14 @@ impl Client {
 
     pub(crate) fn who_am_i(&self) -> anyhow::Result<drover_api::rest::Caller> {
         self.send("GET", SELF, None::<&()>)
+    }
+
+    pub(crate) fn change_password(
+        &self,
+        user: &str,
+        change: &ChangePassword,
+    ) -> anyhow::Result<Created<User>> {
+        self.send("POST", &PASSWORD.replace("{key}", &encoded(user)), Some(change))
     }
 
     pub(crate) fn list<K: Kind>(&self) -> anyhow::Result<Vec<Object<K>>> {

@@ -27,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Login(login) => login::login(kept()?, login),
         Command::Logout => login::logout(logged_in(kept()?)?),
         Command::Whoami => login::who_am_i(&client()?, output),
+        Command::Password { password_stdin } => login::change_password(&client()?, password_stdin),
         Command::Cluster(command) => cluster::run(&logged_in(kept()?)?, command, output),
         Command::Kubeconfig(command) => kubeconfig::run(&logged_in(kept()?)?, command),
         Command::Token(command) => token::run(&client()?, command, output),

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
-use drover_api::rest::{Created, LOGIN, List, PREFIX, Placed, SELF, Served};
+use drover_api::rest::{Created, LOGIN, List, PASSWORD, PREFIX, Placed, SELF, Served};
 use drover_api::status::Status;
 use serde::Serialize;
 
@@ -24,6 +24,7 @@ use crate::store::{Expected, Revision, StoreError};
 mod access;
 mod caller;
 mod login;
+mod password;
 mod registration;
 mod tokens;
 mod users;
@@ -58,6 +59,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(LOGIN, post(login::login))
         .route(SELF, get(login::who_am_i))
         .route(openapi::PATH, get(async || Json(openapi::describe())))
+        .route(PASSWORD, post(password::change))
         .merge(kind::<Binding>())
         .merge(kind::<Cluster>())
         .merge(kind::<RegistrationToken>())

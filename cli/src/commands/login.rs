@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use drover_api::kinds::{Kind, Token};
-use drover_api::rest::{Caller, Login as Credentials};
+use drover_api::rest::{Caller, ChangePassword, Login as Credentials};
 
 use super::password;
 use crate::args::{Login, Output};
@@ -54,6 +54,25 @@ pub(super) fn who_am_i(client: &Client, output: Output) -> anyhow::Result<()> {
         vec![user.name.clone(), user.principal.clone(), user.groups.join(","), token.expires_at.to_string()]
     };
     print(output, &[client.who_am_i()?], (&["NAME", "PRINCIPAL", "GROUPS", "UNTIL"], row))
+}
+
+pub(super) fn change_password(client: &Client, from_stdin: bool) -> anyhow::Result<()> {
+    let name = client.who_am_i()?.user.spec.name;
+    let (current, next) = if from_stdin {
+        let text = password(true, "")?;
+        let (current, next) = text.split_once('\n').context("the standard input has no second line")?;
+        (current.trim_end_matches('\r').to_owned(), next.to_owned())
+    } else {
+        let current = password(false, &format!("Current password of {name}: "))?;
+        let next = password(false, "Next password: ")?;
+        anyhow::ensure!(next == password(false, "Once more: ")?, "the two are not the same");
+        (current, next)
+    };
+    client.change_password(&name, &ChangePassword { current: Some(current), password: Some(next) })?;
+    println!(
+        "Password of {name} changed. Other logins have ended; tokens for scripts and kubeconfigs go on."
+    );
+    Ok(())
 }
 
 fn ask(prompt: &str) -> anyhow::Result<String> {

@@ -1,7 +1,7 @@
 //! Local users.
 
 use drover_api::kinds::{self, Object};
-use drover_api::rest::CreateUser;
+use drover_api::rest::{ChangePassword, CreateUser};
 
 use super::password;
 use crate::args::{Output, User};
@@ -30,6 +30,11 @@ pub(super) fn run(client: &Client, command: User, output: Output) -> anyhow::Res
         User::List => print(output, &client.list::<kinds::User>()?, COLUMNS),
         User::Disable { name } => set_disabled(client, &name, true),
         User::Enable { name } => set_disabled(client, &name, false),
+        User::ResetPassword { name } => {
+            let changed = client.change_password(&name, &ChangePassword { current: None, password: None })?;
+            println!("Password of {name}, shown this once: {}", changed.secret.unwrap_or_default());
+            Ok(())
+        }
         User::Delete { name } => {
             client.delete::<kinds::User>(&name)?;
             println!("User {name} deleted, with their tokens and bindings.");

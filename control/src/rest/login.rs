@@ -23,16 +23,10 @@ pub(super) async fn login(
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Refused> {
     let Json(Login { name, password }) = body?;
-    if let Some(wait) = control.attempts.wait(&name, Instant::now()) {
-        let message = format!("too many failed logins as {name:?}: try again in {} s", wait.as_secs() + 1);
-        return Err(Refused::of(Status::failure(429, "TooManyRequests", message)));
-    }
+    wait(&control, &name)?;
     let found = control.objects.get::<User>(&name).await?;
     let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
-    let is = control.passwords.is(&password, kept).await.map_err(|refused| match refused {
-        PasswordRefused::Busy => Refused::of(Status::failure(429, "TooManyRequests", refused.to_string())),
-        PasswordRefused::Length => Refused::of(Status::invalid("password", refused.to_string())),
-    })?;
+    let is = check_password(&control, &password, kept).await?;
     // One answer to all: who guesses learns nothing.
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
@@ -59,4 +53,22 @@ pub(super) async fn who_am_i(
 ) -> Result<Json<rest::Caller>, Refused> {
     let Caller { user, token, .. } = Caller::of(&control, &headers).await?;
     Ok(Json(rest::Caller { user, token }))
+}
+
+/// Refuses a name with too many failures behind it.
+pub(super) fn wait(control: &Control, name: &str) -> Result<(), Refused> {
+    let Some(wait) = control.attempts.wait(name, Instant::now()) else { return Ok(()) };
+    let message = format!("too many failed logins as {name:?}: try again in {} s", wait.as_secs() + 1);
+    Err(Refused::of(Status::failure(429, "TooManyRequests", message)))
+}
+
+pub(super) async fn check_password(
+    control: &Control,
+    password: &str,
+    kept: Option<&str>,
+) -> Result<bool, Refused> {
+    control.passwords.is(password, kept).await.map_err(|refused| match refused {
+        PasswordRefused::Busy => Refused::of(Status::failure(429, "TooManyRequests", refused.to_string())),
+        PasswordRefused::Length => Refused::of(Status::invalid("password", refused.to_string())),
+    })
 }

@@ -1,0 +1,66 @@
+//! Passwords of users who are there: one's own with the one that it replaces, another's by a rule.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use drover_api::kinds::{Kind, Token, TokenKind, User};
+use drover_api::rest::{ChangePassword, Created, Place};
+use drover_api::status::Status;
+
+use super::caller::Caller;
+use super::login::{check_password, wait};
+use super::{applied, field, seen};
+use crate::objects::UserSecret;
+use crate::passwords;
+use crate::routes::{Control, Refused};
+
+/// Whoever is logged in by the former password is not any more, but for the caller.
+pub(super) async fn change(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<ChangePassword>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let Json(ChangePassword { current, password }) = body?;
+    let user = seen::<User>(&control, &caller, &key).await?;
+    if user.object.spec.principal == caller.user.spec.principal {
+        let Some(current) = current else {
+            return Err(Refused::of(Status::invalid(
+                "current",
+                "one's own password is changed with the one that is",
+            )));
+        };
+        wait(&control, &key)?;
+        let kept = user.secret.as_ref().map(|secret| secret.password.as_str());
+        if !check_password(&control, &current, kept).await? {
+            control.attempts.failed(&key, Instant::now());
+            return Err(Refused::of(Status::invalid("current", "is not the password")));
+        }
+    } else {
+        caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
+    }
+    let drawn = password.is_none().then(passwords::generate);
+    let password = password.or_else(|| drawn.clone()).unwrap_or_default();
+    let secret = UserSecret { password: field("password", control.passwords.hash(&password).await)? };
+    let object = {
+        let _writes = control.begin_write().await;
+        let user = seen::<User>(&control, &caller, &key).await?.object;
+        let object = control.objects.update(user.metadata.revision, &user.spec, Some(&secret)).await?;
+        for token in control.objects.list::<Token>().await? {
+            let logged_in = token.spec.kind == TokenKind::Login && token.spec.user == user.spec.principal;
+            if logged_in && token.spec.id != caller.token.spec.id {
+                control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
+            }
+        }
+        object
+    };
+    caller.wrote("password changed", &object.spec);
+    let revision = *control.objects.store().revision().borrow();
+    Ok(applied(&control, revision, StatusCode::OK, Created { object, secret: drawn }).await)
+}
