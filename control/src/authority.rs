@@ -1,5 +1,6 @@
 //! The certificate authority: one key, kept sealed, that names every process of a Drover.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
@@ -9,6 +10,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::objects::{Kept, Objects, ObjectsError};
@@ -96,31 +100,43 @@ impl Authority {
         Ok(certificate.pem())
     }
 
+    /// What trusts this authority alone.
+    pub fn roots(&self) -> anyhow::Result<Arc<RootCertStore>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes())?)?;
+        Ok(roots.into())
+    }
+
     /// Control's own, with its key, for as long as this process runs.
     pub fn control(&self, now: SystemTime) -> anyhow::Result<(String, String)> {
-        let mut params = leaf(now, CA_LIFETIME);
-        params.distinguished_name.push(DnType::CommonName, CONTROL_NAME);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.subject_alt_names = vec![SanType::DnsName(CONTROL_NAME.try_into()?)];
-        let key = KeyPair::generate()?;
-        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
+        self.server(CONTROL_NAME, vec![SanType::DnsName(CONTROL_NAME.try_into()?)], now)
     }
 
     /// A certificate with its key for the port of clients, under the names that they call it by.
     pub fn door(&self, hosts: &[String], now: SystemTime) -> anyhow::Result<(String, String)> {
-        let mut params = leaf(now, CA_LIFETIME);
-        params.distinguished_name.push(DnType::CommonName, "drover");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        for host in hosts {
+        let name = |host: &String| {
             // Names by which processes know each other are nobody's to choose.
             ensure!(!host.ends_with(".drover"), "host {host:?} ends with .drover, which is Drover's own");
-            params.subject_alt_names.push(match host.parse() {
+            Ok(match host.parse() {
                 Ok(address) => SanType::IpAddress(address),
                 Err(_) => {
                     SanType::DnsName(host.as_str().try_into().with_context(|| format!("host {host:?}"))?)
                 }
-            });
-        }
+            })
+        };
+        self.server("drover", hosts.iter().map(name).collect::<anyhow::Result<_>>()?, now)
+    }
+
+    fn server(
+        &self,
+        common_name: &str,
+        names: Vec<SanType>,
+        now: SystemTime,
+    ) -> anyhow::Result<(String, String)> {
+        let mut params = leaf(now, CA_LIFETIME);
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = names;
         let key = KeyPair::generate()?;
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }

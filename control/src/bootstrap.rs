@@ -19,7 +19,7 @@ const ADMIN: &str = "admin";
 const REGISTRATION_LIFETIME: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(config: Bootstrap) -> anyhow::Result<()> {
-    let (_store, objects) = open(&config.files)?;
+    let objects = open(&config.files)?;
     let authority = Authority::load(&objects, config.files.certificate_lifetime).await?;
     let now = SystemTime::now();
     let admin = admin(&objects).await?;

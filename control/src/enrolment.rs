@@ -11,7 +11,6 @@ use drover_api::kinds::{Cluster, Process, RegistrationToken};
 use drover_api::token::{CredentialHash, TokenId};
 use drover_enrol::process_of;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -48,9 +47,7 @@ pub enum EnrolmentRefused {
 
 impl Enrolment {
     pub fn new(objects: Objects, authority: Arc<Authority>) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
-        let verifier = WebPkiClientVerifier::builder(roots.into()).build().context("the authority")?;
+        let verifier = WebPkiClientVerifier::builder(authority.roots()?).build().context("the authority")?;
         Ok(Self { objects, authority, verifier })
     }
 
@@ -59,24 +56,21 @@ impl Enrolment {
         if csr.len() > CSR_BYTES_MAX {
             return Err(EnrolmentRefused::CsrTooLarge);
         }
-        match request.proof {
+        let (process, token) = match request.proof {
             Proof::Token { id, mac } => {
                 let (process, hash) = self.token(&id, csr, &mac, now).await?;
-                self.expect(&process).await?;
-                let certificate = self.authority.sign(csr, &process, now)?;
-                let ca = self.authority.pem().to_owned();
-                let mac = Some(answer_mac(&hash, csr, &certificate, &ca));
-                Ok(Answer { certificate, ca, mac })
+                (process, Some(hash))
             }
             Proof::Certificate { certificate, signature } => {
-                let process = self
-                    .holder(&certificate, csr, &signature, now)
-                    .ok_or(EnrolmentRefused::CertificateInvalid)?;
-                self.expect(&process).await?;
-                let certificate = self.authority.sign(csr, &process, now)?;
-                Ok(Answer { certificate, ca: self.authority.pem().to_owned(), mac: None })
+                let holder = self.holder(&certificate, csr, &signature, now);
+                (holder.ok_or(EnrolmentRefused::CertificateInvalid)?, None)
             }
-        }
+        };
+        self.expect(&process).await?;
+        let certificate = self.authority.sign(csr, &process, now)?;
+        let ca = self.authority.pem().to_owned();
+        let mac = token.map(|hash| answer_mac(&hash, csr, &certificate, &ca));
+        Ok(Answer { certificate, ca, mac })
     }
 
     /// A process whose cluster was deleted is shut out by this.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_api::snapshot::FORMAT;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::objects::{self as kept, Objects, ObjectsError};
-use crate::snapshots::{Published, Snapshots};
+use crate::snapshots::Snapshots;
 use crate::store::{Revision, StoreError};
 
 /// How long a gateway may take to say what it has.
@@ -35,7 +36,7 @@ const DELTA_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 pub struct Gateways {
     objects: Objects,
     applied: watch::Sender<BTreeMap<String, Applied>>,
-    calls: Mutex<u64>,
+    calls: AtomicU64,
     /// For how long a gateway that is gone may serve from what it has.
     max_staleness: Duration,
     stopping: CancellationToken,
@@ -53,9 +54,8 @@ struct Applied {
 }
 
 impl Applied {
-    /// One that is gone is waited for only while it may be on its way back.
-    fn is_awaited(&self) -> bool {
-        self.gone.is_none_or(|gone| gone.elapsed() < EXPECTED_BACK_WITHIN)
+    fn is_gone_for(&self, time: Duration) -> bool {
+        self.gone.is_some_and(|gone| gone.elapsed() >= time)
     }
 }
 
@@ -72,7 +72,7 @@ impl Gateways {
         Ok(Self {
             objects,
             applied: watch::Sender::new(known),
-            calls: Mutex::default(),
+            calls: AtomicU64::new(0),
             max_staleness,
             stopping,
             deltas: metrics::counter!("control_pushes_total", "kind" => "delta"),
@@ -84,13 +84,14 @@ impl Gateways {
     pub async fn wait_applied(&self, revision: Revision, deadline: Duration) -> Vec<String> {
         let is_late = |applied: &Applied| applied.revision.is_none_or(|has| has < revision);
         let mut receiver = self.applied.subscribe();
+        // One that is gone is waited for only while it may be on its way back.
+        let is_awaited = |applied: &Applied| !applied.is_gone_for(EXPECTED_BACK_WITHIN);
         let reached =
-            receiver.wait_for(|all| all.values().all(|applied| !applied.is_awaited() || !is_late(applied)));
+            receiver.wait_for(|all| !all.values().any(|applied| is_awaited(applied) && is_late(applied)));
         // Past the deadline, who is late is named all the same.
         drop(timeout(deadline, reached).await);
         let all = self.applied.borrow();
-        let may_serve =
-            |applied: &Applied| applied.gone.is_none_or(|gone| gone.elapsed() < self.max_staleness);
+        let may_serve = |applied: &Applied| !applied.is_gone_for(self.max_staleness);
         let late = all.iter().filter(|(_, applied)| is_late(applied) && may_serve(applied));
         late.map(|(name, _)| name.clone()).collect()
     }
@@ -102,29 +103,33 @@ impl Gateways {
             if cancelled.run_until_cancelled(sleep).await.is_none() {
                 return;
             }
-            let is_stale =
-                |applied: &Applied| applied.gone.is_some_and(|gone| gone.elapsed() > self.max_staleness);
-            let stale: Vec<_> = self
-                .applied
-                .borrow()
-                .iter()
-                .filter(|(_, it)| is_stale(it))
-                .map(|(name, _)| name.clone())
-                .collect();
+            let is_stale = |applied: &Applied| applied.is_gone_for(self.max_staleness);
+            let stale: Vec<_> = {
+                let all = self.applied.borrow();
+                all.iter().filter(|(_, applied)| is_stale(applied)).map(|(name, _)| name.clone()).collect()
+            };
             for name in stale {
-                match self.unkeep(&name).await {
-                    Ok(()) => {
-                        self.applied.send_modify(|all| {
-                            if all.get(&name).is_some_and(is_stale) {
-                                all.remove(&name);
-                            }
-                        });
-                        info!(gateway = %name, "gateway forgotten: it serves no more");
-                    }
+                match self.forget_one(&name, is_stale).await {
+                    Ok(()) => info!(gateway = %name, "gateway forgotten: it serves no more"),
                     Err(error) => warn!(gateway = %name, %error, "failed to forget a gateway"),
                 }
             }
         }
+    }
+
+    async fn forget_one(&self, name: &str, is_stale: impl Fn(&Applied) -> bool) -> Result<(), ObjectsError> {
+        if let Some(known) = self.objects.get::<kept::Gateway>(name).await? {
+            self.objects.delete::<kept::Gateway>(name, known.object.metadata.revision).await?;
+        }
+        let forgotten = self.applied.send_if_modified(|all| {
+            let stale = all.get(name).is_some_and(&is_stale);
+            if stale {
+                all.remove(name);
+            }
+            stale
+        });
+        // One that follows again meanwhile found itself kept still.
+        if forgotten { Ok(()) } else { self.keep(name).await }
     }
 
     async fn keep(&self, name: &str) -> Result<(), ObjectsError> {
@@ -132,11 +137,6 @@ impl Gateways {
             Ok(_) | Err(ObjectsError::Store(StoreError::Conflict { .. })) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    async fn unkeep(&self, name: &str) -> Result<(), ObjectsError> {
-        let Some(known) = self.objects.get::<kept::Gateway>(name).await? else { return Ok(()) };
-        self.objects.delete::<kept::Gateway>(name, known.object.metadata.revision).await.map(drop)
     }
 
     /// Sees to one call until it ends.
@@ -175,12 +175,10 @@ impl Call<'_> {
         let mut has = self.hello().await?;
         self.entry.applied(has);
         loop {
-            let next = *published.borrow_and_update();
-            if has != Some(next.revision) || self.entry.renewed != Some(next) {
-                has = self.push(has, next).await?;
-                self.entry.renewed = Some(next);
-                self.entry.applied(has);
-            }
+            // A gateway that has the revision gets its renewal.
+            published.mark_unchanged();
+            has = Some(self.push(has).await?);
+            self.entry.applied(has);
             tokio::select! {
                 changed = published.changed() => {
                     changed.map_err(|_| Status::unavailable("control stops"))?;
@@ -201,14 +199,14 @@ impl Call<'_> {
     }
 
     /// Brings the gateway to what is published, and says what it has then.
-    async fn push(&mut self, has: Option<Revision>, next: Published) -> Result<Option<Revision>, Status> {
+    async fn push(&mut self, has: Option<Revision>) -> Result<Revision, Status> {
         let delta = has.and_then(|has| self.snapshots.delta(has)).filter(is_sendable);
         if let Some(delta) = delta {
             let revision = delta.revision;
             self.gateways.deltas.increment(1);
             self.to.send(FromControl::Delta(Box::new(delta))).await?;
             if self.applied(revision).await? {
-                return Ok(Some(revision));
+                return Ok(revision);
             }
             warn!(revision, "the gateway refused a delta: it gets the whole state");
         }
@@ -224,9 +222,9 @@ impl Call<'_> {
                 .map_err(|_| Status::deadline_exceeded("the gateway reads too slowly"))??;
         }
         if self.applied(revision).await? {
-            return Ok(Some(revision));
+            return Ok(revision);
         }
-        Err(Status::failed_precondition(format!("the gateway refuses revision {}", next.revision)))
+        Err(Status::failed_precondition(format!("the gateway refuses revision {revision}")))
     }
 
     /// Whether the gateway serves from the revision that was pushed.
@@ -263,17 +261,13 @@ struct Entry {
     gateways: Arc<Gateways>,
     name: String,
     call: u64,
-    renewed: Option<Published>,
 }
 
 impl Entry {
     fn new(gateways: Arc<Gateways>, name: String) -> Self {
-        let call = {
-            let mut calls = gateways.calls.lock().unwrap_or_else(PoisonError::into_inner);
-            *calls += 1;
-            *calls
-        };
-        let entry = Self { gateways, name, call, renewed: None };
+        // Above the one of gateways that are known from before.
+        let call = gateways.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let entry = Self { gateways, name, call };
         // What it had when it was last here, it has at least: its hello says more.
         let known = entry.gateways.applied.borrow().get(&entry.name).and_then(|known| known.revision);
         entry.applied(known);

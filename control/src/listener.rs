@@ -12,10 +12,10 @@ use drover_enrol::process_of;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -88,9 +88,7 @@ impl Listener {
 /// Who has no certificate is let in: what it may do then is up to what it asks for.
 pub(crate) fn tls(authority: &Authority, now: std::time::SystemTime) -> anyhow::Result<ServerConfig> {
     let (certificate, key) = authority.control(now)?;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
-    let verifier = WebPkiClientVerifier::builder(roots.into()).allow_unauthenticated().build()?;
+    let verifier = WebPkiClientVerifier::builder(authority.roots()?).allow_unauthenticated().build()?;
     let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(
         vec![CertificateDer::from_pem_slice(certificate.as_bytes())?],
         PrivateKeyDer::from_pem_slice(key.as_bytes())?,

@@ -23,7 +23,7 @@ use crate::passwords::Passwords;
 use crate::routes::{self, Control};
 use crate::seal::Seal;
 use crate::snapshots::Snapshots;
-use crate::store::{Sqlite, Store};
+use crate::store::Sqlite;
 use crate::sweep;
 
 /// How long the tasks of control may take to end.
@@ -43,21 +43,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// The store with its key, and what is kept in it.
-pub(crate) fn open(files: &Files) -> anyhow::Result<(Arc<dyn Store>, Objects)> {
+/// What is kept in the store, with its key.
+pub(crate) fn open(files: &Files) -> anyhow::Result<Objects> {
     let seal = Seal::from_file(&files.key_file)?;
     let store = Sqlite::open(&files.store)
         .with_context(|| format!("failed to open the store {}", files.store.display()))?;
-    let store: Arc<dyn Store> = Arc::new(store);
-    Ok((store.clone(), Objects::new(store, seal)))
+    Ok(Objects::new(Arc::new(store), seal))
 }
 
 async fn serve(config: Serve) -> anyhow::Result<()> {
     let prometheus = drover_daemon::metrics::install(&[])?;
     let mut signals = shutdown::signals()?;
-    let (store, objects) = open(&config.files)?;
+    let objects = open(&config.files)?;
     let authority = Arc::new(Authority::load(&objects, config.files.certificate_lifetime).await?);
-    let snapshots = Snapshots::load(&*store, config.max_staleness, Timestamp::now()).await;
+    let snapshots = Snapshots::load(objects.store(), config.max_staleness, Timestamp::now()).await;
     let snapshots = Arc::new(snapshots.context("failed to make a snapshot out of the store")?);
     let stopping = CancellationToken::new();
     let gateways = Gateways::load(objects.clone(), config.max_staleness, stopping.clone()).await?;
@@ -65,7 +64,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let calls = TaskTracker::new();
     let control = Control {
         enrolment: Enrolment::new(objects.clone(), authority.clone())?,
-        objects,
+        objects: objects.clone(),
         passwords: Passwords::new(),
         attempts: Attempts::default(),
         writes: Mutex::new(()),
@@ -80,7 +79,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     info!(listen = %listener.local_addr()?, admin = %admin.local_addr(), "control serving");
 
     let stop = cancelled.clone();
-    tasks.spawn(async move { snapshots.follow(&*store, stop).await });
+    tasks.spawn(async move { snapshots.follow(objects.store(), stop).await });
     let stop = cancelled.clone();
     tasks.spawn(async move { gateways.forget(stop).await });
     let control = Arc::new(control);
