@@ -3,7 +3,6 @@
 //! `/v1/<plural>` lists (GET) and creates (POST); `/v1/<plural>/<key>` reads (GET), replaces (PUT) and deletes
 //! (DELETE). Refusals are Kubernetes Statuses.
 
-use drover_policy::{ClusterId, Principal};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -145,72 +144,4 @@ impl Served for Role {
 
 impl Served for Binding {
     type Create = CreateBinding;
-}
-
-/// Whose rules decide about an object: a cluster's, or Drover's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Cluster(ClusterId),
-    Drover,
-}
-
-/// Where an object is, and whose it is.
-pub trait Placed {
-    fn place(&self) -> Place;
-
-    fn owner(&self) -> Option<Principal> {
-        None
-    }
-}
-
-impl Placed for User {
-    fn place(&self) -> Place {
-        Place::Drover
-    }
-
-    fn owner(&self) -> Option<Principal> {
-        Principal::parse(&self.principal).ok()
-    }
-}
-
-impl Placed for Token {
-    fn place(&self) -> Place {
-        Place::Drover
-    }
-
-    fn owner(&self) -> Option<Principal> {
-        Principal::parse(&self.user).ok()
-    }
-}
-
-impl Placed for Role {
-    fn place(&self) -> Place {
-        Place::Drover
-    }
-}
-
-impl Placed for Cluster {
-    fn place(&self) -> Place {
-        ClusterId::parse(&self.id).map_or(Place::Drover, Place::Cluster)
-    }
-}
-
-impl Placed for RegistrationToken {
-    fn place(&self) -> Place {
-        match &self.process {
-            Process::Agent(cluster) => Place::Cluster(cluster.clone()),
-            Process::Gateway(_) => Place::Drover,
-        }
-    }
-}
-
-impl Placed for Binding {
-    fn place(&self) -> Place {
-        match &self.domain {
-            Domain::Cluster(cluster) | Domain::Project { cluster, .. } => {
-                ClusterId::parse(cluster).map_or(Place::Drover, Place::Cluster)
-            }
-            Domain::Global => Place::Drover,
-        }
-    }
 }

@@ -27,6 +27,8 @@ pub const READER_MIN: u32 = 1;
 /// The longest that a snapshot may say it serves: for so long a gateway that is cut off, or whose file nobody
 /// renews, may serve users who were revoked meanwhile.
 pub const MAX_STALENESS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Names that Kubernetes and Drover give rights to; no provider may hand them out.
+pub const RESERVED_PREFIXES: [&str; 2] = ["system:", "drover:"];
 /// How far ahead of our clock a snapshot may have been issued.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Largest document, in bytes: 10,000 users with 100,000 tokens take about a fifth.

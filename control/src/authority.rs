@@ -116,7 +116,8 @@ impl Authority {
     pub fn door(&self, hosts: &[String], now: SystemTime) -> anyhow::Result<(String, String)> {
         let name = |host: &String| {
             // Names by which processes know each other are nobody's to choose.
-            ensure!(!host.ends_with(".drover"), "host {host:?} ends with .drover, which is Drover's own");
+            let folded = host.trim_end_matches('.').to_ascii_lowercase();
+            ensure!(!folded.ends_with(".drover"), "host {host:?} ends with .drover, which is Drover's own");
             Ok(match host.parse() {
                 Ok(address) => SanType::IpAddress(address),
                 Err(_) => {

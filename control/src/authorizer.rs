@@ -5,11 +5,13 @@
 
 use std::time::SystemTime;
 
-use drover_api::rest::{API_GROUP, Place};
+use drover_api::rest::API_GROUP;
 use drover_policy::{
-    Attributes, Binding, ClusterId, ClusterRules, Domain, InvalidRules, PathRefused, Policy, Refusal,
-    RoleName, Rules, Subject, templates,
+    Attributes, ClusterId, ClusterRules, Domain, InvalidRules, PathRefused, Policy, Refusal, RoleName, Rules,
+    Subject, templates,
 };
+
+use crate::placed::Place;
 
 /// The domain of Drover's own objects: no cluster's id is so short.
 const DROVER: &str = "c-drover";
@@ -41,10 +43,11 @@ impl Authorizer {
     /// Of rules that `before` was made from an earlier state of.
     pub fn new(rules: Rules, before: Option<&Self>) -> Result<Self, InvalidRules> {
         let own = ClusterId::parse(DROVER).expect("it has a cluster id's form");
+        let reaching = rules.bindings.iter().filter(|binding| reaches_drover(&binding.domain, &binding.role));
         let drover = Rules {
             clusters: vec![ClusterRules { id: own.clone(), projects: Default::default() }],
             roles: rules.roles.clone(),
-            bindings: rules.bindings.iter().filter(|binding| reaches_drover(binding)).cloned().collect(),
+            bindings: reaching.cloned().collect(),
         };
         let next = |before: Option<&Policy>, rules| match before {
             Some(before) => before.next(rules, never()),
@@ -79,18 +82,14 @@ impl Authorizer {
 
     /// Whether a subject holds all of a role in a domain, and so may give it there.
     pub fn covers(&self, subject: &Subject, role: &RoleName, domain: &Domain, now: SystemTime) -> bool {
-        let of_drover = |domain: &Domain| *domain == Domain::Global && reaches(role);
         self.clusters.covers(subject, role, domain, now)
-            && (!of_drover(domain) || self.drover.covers(subject, role, domain, now))
+            && (!reaches_drover(domain, role) || self.drover.covers(subject, role, domain, now))
     }
 }
 
-fn reaches_drover(binding: &Binding) -> bool {
-    binding.domain == Domain::Global && reaches(&binding.role)
-}
-
-fn reaches(role: &RoleName) -> bool {
-    role.as_str() == ADMIN || !templates::all().iter().any(|template| template.name == *role)
+fn reaches_drover(domain: &Domain, role: &RoleName) -> bool {
+    let is_own = || !templates::all().iter().any(|template| template.name == *role);
+    *domain == Domain::Global && (role.as_str() == ADMIN || is_own())
 }
 
 /// Control decides from what it keeps: that does not get stale.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::authority::Authority;
 use crate::config::Bootstrap;
-use crate::objects::{Objects, RegistrationSecret, UserName, UserSecret};
+use crate::objects::{Objects, RegistrationSecret, UserSecret};
 use crate::passwords::{self, Passwords};
 use crate::run::open;
 
@@ -61,11 +61,6 @@ async fn admin(objects: &Objects) -> anyhow::Result<Option<Admin>> {
     match objects.get::<Binding>(ADMIN).await? {
         None => drop(objects.create(&binding, None).await?),
         Some(former) => drop(objects.update(former.object.metadata.revision, &binding, None).await?),
-    }
-    let taken = UserName { name: user.name.clone(), principal: user.principal.clone() };
-    match objects.get::<UserName>(ADMIN).await? {
-        None => drop(objects.create(&taken, None).await?),
-        Some(former) => drop(objects.update(former.object.metadata.revision, &taken, None).await?),
     }
     objects.create(&user, Some(&secret)).await?;
     Ok(Some(Admin { name: user.name, password }))

@@ -15,6 +15,8 @@ pub mod authority;
 
 pub mod enrolment;
 
+pub mod placed;
+
 pub mod authorizer;
 
 pub mod snapshots;

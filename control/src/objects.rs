@@ -57,7 +57,7 @@ impl Kept for User {
     type Secret = UserSecret;
 }
 
-/// A name that was given once: it stays whoever had it, in every cluster's bindings and records.
+/// A name whose user is gone: it stays theirs, in every cluster's bindings and records.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserName {

@@ -13,11 +13,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
-use drover_api::rest::{Created, LOGIN, List, PASSWORD, PREFIX, Placed, SELF, Served};
+use drover_api::rest::{Created, LOGIN, List, PASSWORD, PREFIX, SELF, Served};
 use drover_api::status::Status;
 use serde::Serialize;
 
 use crate::objects::{Kept, ObjectsError, Stored};
+use crate::placed::Placed;
 use crate::routes::{Control, Refused, unavailable};
 use crate::store::{Expected, Revision, StoreError};
 
@@ -42,16 +43,21 @@ trait Writes: Served + Kept + Placed {
         create: Self::Create,
     ) -> impl Future<Output = Result<Created<Self>, Refused>> + Send;
 
-    /// What may be replaced, and by what.
+    /// What may be replaced, and by what; of some kinds nothing.
     fn replace(
-        control: &Control,
-        caller: &Caller,
-        current: Stored<Self>,
-        next: Self,
-    ) -> impl Future<Output = Result<Object<Self>, Refused>> + Send;
+        _control: &Control,
+        _caller: &Caller,
+        _current: Stored<Self>,
+        _next: Self,
+    ) -> impl Future<Output = Result<Object<Self>, Refused>> + Send {
+        let message = format!("a {} does not change: delete it and make another", Self::KIND);
+        std::future::ready(Err(Refused::of(Status::failure(405, "MethodNotAllowed", message))))
+    }
 
     /// Removes what means nothing without the object, or refuses where it must stay.
-    fn before_delete(control: &Control, object: &Self) -> impl Future<Output = Result<(), Refused>> + Send;
+    fn before_delete(_control: &Control, _object: &Self) -> impl Future<Output = Result<(), Refused>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 pub(crate) fn router() -> Router<Arc<Control>> {
@@ -150,7 +156,7 @@ async fn delete<K: Writes>(
     let (revision, deleted) = {
         let _writes = control.begin_write().await;
         let Stored { object, .. } = seen::<K>(&control, &caller, &key).await?;
-        if !owns_token(&caller, &object.spec) {
+        if !(K::OWNER_DELETES && caller.owns(&object.spec)) {
             caller.may(&control, "DELETE", K::PLURAL, Some(&key), &object.spec.place())?;
         }
         K::before_delete(&control, &object.spec).await?;
@@ -158,11 +164,6 @@ async fn delete<K: Writes>(
     };
     caller.wrote("deleted", &deleted.spec);
     Ok(applied(&control, revision, StatusCode::OK, deleted).await)
-}
-
-/// One's own tokens need no rule.
-fn owns_token<K: Writes>(caller: &Caller, object: &K) -> bool {
-    K::KIND == <Token as drover_api::kinds::Kind>::KIND && object.owner().as_ref() == Some(&caller.principal)
 }
 
 /// An object that the caller sees; of another, not even whether it is there is told.

@@ -7,13 +7,11 @@ use drover_policy::{ClusterId, Principal};
 
 use super::problems::Problems;
 use super::{
-    Cluster, ClusterName, Document, MAX_STALENESS_MAX, Scope, Snapshot, SnapshotInvalid, Token, User, rules,
+    Cluster, ClusterName, Document, MAX_STALENESS_MAX, RESERVED_PREFIXES, Scope, Snapshot, SnapshotInvalid,
+    Token, User, rules,
 };
 use crate::identity::{Identity, IdentityMalformed};
 use crate::kinds::{self, TokenScope};
-
-/// Names that Kubernetes and Drover give rights to; no provider may hand them out.
-const RESERVED_PREFIXES: [&str; 2] = ["system:", "drover:"];
 
 pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
     let mut problems = Problems::default();

@@ -151,6 +151,17 @@ async fn a_signing_request_that_is_not_sound_is_refused() {
 }
 
 #[tokio::test]
+async fn a_door_has_the_names_that_it_is_called_by_and_none_of_drovers_own() {
+    let control = control().await;
+    let door = |host: &str| control.enrolment.authority.door(&[host.to_owned()], control.now);
+    assert!(door("localhost").is_ok() && door("::1").is_ok());
+    for own in ["control.drover", "gateway.drover", "CONTROL.Drover", "control.drover."] {
+        assert!(door(own).unwrap_err().to_string().contains("Drover's own"), "{own}");
+    }
+    assert!(door("é").is_err());
+}
+
+#[tokio::test]
 async fn the_authority_is_made_once_and_its_key_is_sealed() {
     let control = control().await;
     let again = Authority::load(&control.objects, HOUR).await.unwrap();

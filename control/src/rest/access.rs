@@ -1,7 +1,7 @@
 //! Roles and who holds them: nobody gives what they do not hold.
 
-use drover_api::kinds::{Binding, Cluster, Domain, Kind, Object, Role, User};
-use drover_api::rest::{CreateBinding, Created, Place, Placed};
+use drover_api::kinds::{Binding, Domain, Kind, Object, Role};
+use drover_api::rest::{CreateBinding, Created};
 use drover_api::status::Status;
 use drover_api::token;
 use drover_policy::{self as policy, ClusterId, Principal, ProjectId, RoleName, Rules};
@@ -10,6 +10,7 @@ use super::caller::Caller;
 use super::{Writes, field};
 use crate::authorizer::Authorizer;
 use crate::objects::Stored;
+use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
 
 impl Writes for Binding {
@@ -21,7 +22,7 @@ impl Writes for Binding {
         let CreateBinding { name, principal, role, domain, expires_at } = create;
         let name = name.unwrap_or_else(|| format!("{role}-{}", token::random_id()));
         let binding = Binding { name, principal, role, domain, expires_at };
-        check_cluster(control, &binding).await?;
+        check_cluster(control, &binding)?;
         caller.may(control, "POST", Self::PLURAL, None, &binding.place())?;
         check(control, caller, &binding).await?;
         Ok(Created { object: control.objects.create(&binding, None).await?, secret: None })
@@ -34,27 +35,22 @@ impl Writes for Binding {
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
-        check_cluster(control, &next).await?;
+        check_cluster(control, &next)?;
         caller.may(control, "PUT", Self::PLURAL, Some(next.key()), &next.place())?;
         check(control, caller, &next).await?;
         Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
     }
-
-    async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {
-        Ok(())
-    }
 }
 
-async fn check_cluster(control: &Control, binding: &Binding) -> Result<(), Refused> {
+fn check_cluster(control: &Control, binding: &Binding) -> Result<(), Refused> {
     let cluster = match &binding.domain {
         Domain::Global => None,
         Domain::Cluster(cluster) | Domain::Project { cluster, .. } => Some(cluster),
     };
-    if let Some(cluster) = cluster {
-        let clusters = control.objects.list::<Cluster>().await?;
-        if !clusters.iter().any(|known| known.spec.id == *cluster) {
-            return Err(Refused::of(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
-        }
+    if let Some(cluster) = cluster
+        && control.snapshots.state().cluster(cluster).is_none()
+    {
+        return Err(Refused::of(Status::invalid("domain", format!("there is no cluster {cluster:?}"))));
     }
     Ok(())
 }
@@ -62,12 +58,11 @@ async fn check_cluster(control: &Control, binding: &Binding) -> Result<(), Refus
 async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<(), Refused> {
     check_name("name", &binding.name)?;
     let principal = field("principal", Principal::parse(&binding.principal))?;
-    if principal.as_str().starts_with("local:user/") {
-        let users = control.objects.list::<User>().await?;
-        if !users.iter().any(|user| user.spec.principal == binding.principal) {
-            let problem = format!("there is no user with the principal {:?}", binding.principal);
-            return Err(Refused::of(Status::invalid("principal", problem)));
-        }
+    if principal.as_str().starts_with("local:user/")
+        && control.snapshots.state().user(&binding.principal).is_none()
+    {
+        let problem = format!("there is no user with the principal {:?}", binding.principal);
+        return Err(Refused::of(Status::invalid("principal", problem)));
     }
     let role = field("role", RoleName::parse(&binding.role))?;
     let domain = match &binding.domain {

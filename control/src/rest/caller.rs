@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use drover_api::kinds::{Kind, Object, Token, TokenScope, User};
-use drover_api::rest::{Place, Placed};
 use drover_api::status::Status;
 use drover_api::token::Presented;
 use drover_policy::{Principal, Refusal, Subject};
@@ -14,6 +13,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use crate::authorizer::{Asked, NotAllowed};
+use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
 
 /// How long a request waits for what was written before it to be published.
@@ -73,18 +73,20 @@ impl Caller {
         decided.map_err(|refusal| self.forbidden(method, plural, key, &refusal))
     }
 
+    pub(crate) fn owns(&self, object: &impl Placed) -> bool {
+        object.owner().as_ref() == Some(&self.principal)
+    }
+
     /// Whether an object is shown: one's own, by the rules, and a cluster to everybody with a role in it.
     pub(crate) fn sees<K: Kind + Placed>(&self, control: &Control, object: &K) -> bool {
-        if object.owner().is_some_and(|owner| owner == self.principal) {
+        if self.owns(object) {
             return true;
         }
         let asked = Asked { method: "GET", plural: K::PLURAL, key: Some(object.key()) };
         let place = object.place();
         match control.snapshots.authorizer().decide(&self.subject, &place, asked, self.now) {
             Ok(()) => true,
-            Err(NotAllowed::Rules(Refusal::NotPermitted(_))) => {
-                K::PLURAL == drover_api::kinds::Cluster::PLURAL && place != Place::Drover
-            }
+            Err(NotAllowed::Rules(Refusal::NotPermitted(_))) => K::SEEN_BY_ROLE && place != Place::Drover,
             Err(NotAllowed::Name(_) | NotAllowed::Rules(_)) => false,
         }
     }

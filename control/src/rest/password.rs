@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use drover_api::kinds::{Kind, Token, TokenKind, User};
-use drover_api::rest::{ChangePassword, Created, Place};
+use drover_api::rest::{ChangePassword, Created};
 use drover_api::status::Status;
 
 use super::caller::Caller;
@@ -17,6 +17,7 @@ use super::login::{check_password, wait};
 use super::{applied, field, seen};
 use crate::objects::UserSecret;
 use crate::passwords;
+use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
 /// Whoever is logged in by the former password is not any more, but for the caller.
@@ -45,9 +46,7 @@ pub(super) async fn change(
     } else {
         caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
     }
-    let drawn = password.is_none().then(passwords::generate);
-    let password = password.or_else(|| drawn.clone()).unwrap_or_default();
-    let secret = UserSecret { password: field("password", control.passwords.hash(&password).await)? };
+    let (secret, drawn) = given_or_drawn(&control, password).await?;
     let object = {
         let _writes = control.begin_write().await;
         let user = seen::<User>(&control, &caller, &key).await?.object;
@@ -63,4 +62,15 @@ pub(super) async fn change(
     caller.wrote("password changed", &object.spec);
     let revision = *control.objects.store().revision().borrow();
     Ok(applied(&control, revision, StatusCode::OK, Created { object, secret: drawn }).await)
+}
+
+/// A password as it is kept; and, where none was given, the one that was drawn, to be shown.
+pub(super) async fn given_or_drawn(
+    control: &Control,
+    password: Option<String>,
+) -> Result<(UserSecret, Option<String>), Refused> {
+    let drawn = password.is_none().then(passwords::generate);
+    let password = password.or_else(|| drawn.clone()).unwrap_or_default();
+    let kept = field("password", control.passwords.hash(&password).await)?;
+    Ok((UserSecret { password: kept }, drawn))
 }

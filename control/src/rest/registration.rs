@@ -5,7 +5,7 @@ use std::time::Duration;
 use drover_api::kinds::{
     Binding, Cluster, Domain, Kind, Object, Process, RegistrationToken, Token, TokenScope,
 };
-use drover_api::rest::{CreateCluster, CreateRegistrationToken, Created, Place, Placed};
+use drover_api::rest::{CreateCluster, CreateRegistrationToken, Created};
 use drover_api::snapshot::ClusterName;
 use drover_api::status::Status;
 use drover_api::token;
@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::tokens::seconds;
 use super::{Writes, field};
 use crate::objects::{RegistrationSecret, Stored};
+use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
 
 /// How long a registration token lasts: usually, and at most.
@@ -94,29 +95,14 @@ impl Writes for RegistrationToken {
         let expires_at = caller.now + Duration::from_secs(lifetime_s);
         let expires_at = field("lifetime_s", seconds(expires_at))?;
         let spec = RegistrationToken { id: generated.id, process: create.process, expires_at };
-        if let Process::Agent(id) = &spec.process {
-            let clusters = control.objects.list::<Cluster>().await?;
-            if !clusters.iter().any(|cluster| cluster.spec.id == id.as_str()) {
-                return Err(Refused::of(Status::invalid("process", format!("there is no cluster {id}"))));
-            }
+        if let Process::Agent(id) = &spec.process
+            && control.snapshots.state().cluster(id.as_str()).is_none()
+        {
+            return Err(Refused::of(Status::invalid("process", format!("there is no cluster {id}"))));
         }
         caller.may(control, "POST", Self::PLURAL, None, &spec.place())?;
         let secret = RegistrationSecret { hash: generated.hash };
         let object = control.objects.create(&spec, Some(&secret)).await?;
         Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
-    }
-
-    async fn replace(
-        _control: &Control,
-        _caller: &Caller,
-        _current: Stored<Self>,
-        _next: Self,
-    ) -> Result<Object<Self>, Refused> {
-        let message = "a registration token does not change: delete it and make another";
-        Err(Refused::of(Status::failure(405, "MethodNotAllowed", message)))
-    }
-
-    async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {
-        Ok(())
     }
 }

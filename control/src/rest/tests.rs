@@ -268,7 +268,15 @@ async fn a_write_leaves_nothing_that_names_what_is_gone() {
     assert!(scopes.contains(&json!({ "clusters": ["c-2"] })), "{scopes:?}");
     assert_eq!(served.ask(&admin, "GET", "/v1/registrationtokens", None).await.1["items"], json!([]));
 
+    let again = json!({ "name": "zoe", "password": "correct horse" });
+    assert_eq!(served.ask(&admin, "POST", "/v1/users", Some(again.clone())).await.0, 409);
     assert_eq!(served.ask(&admin, "DELETE", "/v1/users/zoe", None).await.0, 200);
+    let (code, answer) = served.ask(&admin, "POST", "/v1/users", Some(again)).await;
+    assert_eq!(
+        (code, &answer["reason"]),
+        (409, &json!("AlreadyExists")),
+        "a name is not given twice: {answer}"
+    );
     assert_eq!(served.ask(&zoe, "GET", "/v1/self", None).await.0, 401);
     let (_, bindings) = served.ask(&admin, "GET", "/v1/rolebindings", None).await;
     assert_eq!(bindings["items"].as_array().unwrap().len(), 1, "{bindings}");

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use drover_api::kinds::{Cluster, Kind, Object, Token, TokenKind, TokenScope, User};
-use drover_api::rest::{CreateToken, Created, Place};
+use drover_api::kinds::{Kind, Token, TokenKind, TokenScope, User};
+use drover_api::rest::{CreateToken, Created};
 use drover_api::status::Status;
 use drover_api::token;
 use jiff::Timestamp;
 
 use super::caller::Caller;
 use super::{Writes, field};
-use crate::objects::Stored;
+use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
 const DAY: u64 = 24 * 3600;
@@ -68,13 +68,12 @@ impl Writes for Token {
             return Err(Refused::of(Status::invalid("kind", "a login's token comes from a login")));
         }
         if let TokenScope::Clusters(ids) = &scope {
-            let known = control.objects.list::<Cluster>().await?;
+            let state = control.snapshots.state();
             if ids.is_empty() {
                 return Err(Refused::of(Status::invalid("scope.clusters", "names no cluster")));
             }
             for id in ids {
-                if !known.iter().any(|cluster| cluster.spec.id == *id && caller.sees(control, &cluster.spec))
-                {
+                if !state.cluster(id).is_some_and(|cluster| caller.sees(control, cluster)) {
                     return Err(Refused::of(Status::invalid(
                         "scope.clusters",
                         format!("there is no cluster {id:?}"),
@@ -93,22 +92,5 @@ impl Writes for Token {
             }
         };
         make(control, &owner, kind, scope, lifetime_s, caller.now).await
-    }
-
-    async fn replace(
-        _control: &Control,
-        _caller: &Caller,
-        _current: Stored<Self>,
-        _next: Self,
-    ) -> Result<Object<Self>, Refused> {
-        Err(Refused::of(Status::failure(
-            405,
-            "MethodNotAllowed",
-            "a token does not change: revoke it and make another",
-        )))
-    }
-
-    async fn before_delete(_control: &Control, _object: &Self) -> Result<(), Refused> {
-        Ok(())
     }
 }

@@ -1,23 +1,22 @@
 //! Local users.
 
 use drover_api::kinds::{Binding, Kind, Object, Token, User};
-use drover_api::rest::{CreateUser, Created, Place};
+use drover_api::rest::{CreateUser, Created};
+use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
 use drover_api::token;
 use drover_policy::Principal;
 
 use super::caller::Caller;
+use super::password::given_or_drawn;
 use super::{Writes, field};
-use crate::objects::{ObjectsError, Stored, UserName, UserSecret};
-use crate::passwords;
+use crate::objects::{Stored, UserName};
+use crate::placed::Place;
 use crate::routes::{Control, Refused};
-use crate::store::StoreError;
 
 const NAME_BYTES_MAX: usize = 128;
 const DISPLAY_NAME_BYTES_MAX: usize = 256;
 const GROUPS_MAX: usize = 256;
-/// Names that Kubernetes and Drover give rights to.
-const RESERVED: [&str; 2] = ["system:", "drover:"];
 
 impl Writes for User {
     async fn create(
@@ -28,21 +27,17 @@ impl Writes for User {
         let CreateUser { name, display_name, groups, password } = create;
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
         let principal = format!("local:user/{}", token::random_id());
-        let user =
-            User { principal: principal.clone(), name: name.clone(), display_name, groups, disabled: false };
+        let user = User { principal, name, display_name, groups, disabled: false };
         check(&user)?;
-        let drawn = password.is_none().then(passwords::generate);
-        let password = password.or_else(|| drawn.clone()).unwrap_or_default();
-        let secret = UserSecret { password: field("password", control.passwords.hash(&password).await)? };
-        let taken = control.objects.create(&UserName { name: name.clone(), principal }, None).await;
-        taken.map_err(|error| match error {
-            ObjectsError::Store(StoreError::Conflict { .. }) => {
-                let message = format!("{name:?} is or was a user's name, and names are not given twice");
-                Refused::of(Status::failure(409, "AlreadyExists", message))
-            }
-            error => error.into(),
-        })?;
-        let object = control.objects.create(&user, Some(&secret)).await?;
+        let objects = &control.objects;
+        let is_or_was = objects.get::<User>(&user.name).await?.is_some()
+            || objects.get::<UserName>(&user.name).await?.is_some();
+        if is_or_was {
+            let message = format!("{:?} is or was a user's name, and names are not given twice", user.name);
+            return Err(Refused::of(Status::failure(409, "AlreadyExists", message)));
+        }
+        let (secret, drawn) = given_or_drawn(control, password).await?;
+        let object = objects.create(&user, Some(&secret)).await?;
         Ok(Created { object, secret: drawn })
     }
 
@@ -60,8 +55,12 @@ impl Writes for User {
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
 
-    /// First what the user could still use.
+    /// The name first, which nobody gets again; then what the user could still use.
     async fn before_delete(control: &Control, user: &Self) -> Result<(), Refused> {
+        if control.objects.get::<UserName>(&user.name).await?.is_none() {
+            let gone = UserName { name: user.name.clone(), principal: user.principal.clone() };
+            control.objects.create(&gone, None).await?;
+        }
         for token in control.objects.list::<Token>().await? {
             if token.spec.user == user.principal {
                 control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
@@ -91,7 +90,7 @@ fn check(user: &User) -> Result<(), Refused> {
             "must be 1 to 128 bytes without '/', control characters and outer spaces",
         );
     }
-    if RESERVED.iter().any(|prefix| name.starts_with(prefix)) {
+    if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return invalid("spec.name", "must not begin with system: or drover:");
     }
     let display_name = user.display_name.as_deref().unwrap_or_default();

@@ -89,6 +89,10 @@ impl State {
         tokens.filter(|token| token.user == principal).count()
     }
 
+    pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
+        self.clusters.values().filter_map(|(_, spec)| spec.as_ref()).find(|cluster| cluster.id == id)
+    }
+
     pub(crate) fn user(&self, principal: &str) -> Option<Object<User>> {
         let mut users = self.users.values();
         let is = |spec: &Option<User>| spec.as_ref().is_some_and(|user| user.principal == principal);
@@ -139,6 +143,13 @@ fn forget<K>(latest: &mut Latest<K>, last: Revision) {
 }
 
 fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), ObjectsError> {
+    let known = match &change {
+        Change::Put(record) => latest.get(&record.key),
+        Change::Deleted { key, .. } => latest.get(key),
+    };
+    if known.is_some_and(|(known, _)| known.revision >= change.revision()) {
+        return Ok(());
+    }
     let (key, metadata, spec) = match change {
         Change::Put(record) => {
             let key = record.key.clone();
@@ -149,9 +160,7 @@ fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), Object
             (key, Metadata { revision, created_at: Timestamp::UNIX_EPOCH }, None)
         }
     };
-    if latest.get(&key).is_none_or(|(known, _)| known.revision < metadata.revision) {
-        latest.insert(key, (metadata, spec));
-    }
+    latest.insert(key, (metadata, spec));
     Ok(())
 }
 
