@@ -1,6 +1,7 @@
-//! What every process has around its work: logging, metrics, the admin port, signals.
+//! What every process has around its work: logging, metrics, the admin port, signals, waits between attempts.
 
 pub mod admin;
+pub mod backoff;
 pub mod exit;
 pub mod logging;
 pub mod metrics;

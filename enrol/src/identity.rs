@@ -1,5 +1,6 @@
 //! A certificate with its key and the authority of all.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -29,9 +30,7 @@ impl Identity {
         rustls::sign::CertifiedKey::new(chain.clone(), key)
             .keys_match()
             .context("the certificate is not for the key")?;
-        let mut roots = RootCertStore::empty();
-        roots.add(self.ca()?)?;
-        let verifier = WebPkiClientVerifier::builder(roots.into()).build()?;
+        let verifier = WebPkiClientVerifier::builder(self.roots()?).build()?;
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH)?);
         let leaf = chain.first().context("there is no certificate")?;
         verifier.verify_client_cert(leaf, &[], now).context("the certificate is not the authority's")?;
@@ -63,6 +62,13 @@ impl Identity {
 
     pub fn key(&self) -> anyhow::Result<PrivateKeyDer<'static>> {
         Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
+    }
+
+    /// What trusts the authority alone.
+    pub fn roots(&self) -> anyhow::Result<Arc<RootCertStore>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca()?)?;
+        Ok(roots.into())
     }
 
     pub fn ca(&self) -> anyhow::Result<CertificateDer<'static>> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use rand::Rng;
+use drover_daemon::backoff::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -14,7 +14,7 @@ use crate::identity::Identity;
 use crate::server::Server;
 use crate::vault::{SaveFailed, Vault};
 
-/// Between attempts: the first wait, and the longest.
+/// Between attempts: the bound of the first wait, and of the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often the clock is looked at: a machine that slept is late.
@@ -37,7 +37,7 @@ pub struct Keeper {
 impl Keeper {
     /// The kept identity, or the first one: waits until there is somebody who gives it.
     pub async fn obtain(places: Places, cancelled: &CancellationToken) -> anyhow::Result<Self> {
-        let mut wait = RETRY_MIN;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         loop {
             match places.first(SystemTime::now()).await {
                 Ok(Some(identity)) => {
@@ -46,8 +46,9 @@ impl Keeper {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    warn!(error = format!("{error:#}"), retry_s = wait.as_secs(), "failed to enrol");
-                    pause(&mut wait, cancelled).await.context("stopped before there was an identity")?;
+                    let wait = backoff.next_wait(&mut rand::rng());
+                    warn!(error = format!("{error:#}"), retry_s = wait.as_secs_f32(), "failed to enrol");
+                    pause(wait, cancelled).await.context("stopped before there was an identity")?;
                 }
             }
         }
@@ -59,7 +60,7 @@ impl Keeper {
 
     /// Renews the identity at half of its time, until cancelled.
     pub async fn keep(self, cancelled: CancellationToken) {
-        let mut wait = RETRY_MIN;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         loop {
             let current = self.identity.borrow().clone();
             // Of an identity that was checked.
@@ -77,19 +78,20 @@ impl Keeper {
                         info!("certificate renewed");
                         self.identity.send_replace(next);
                     }
-                    wait = RETRY_MIN;
+                    backoff.reset();
                     // However short the certificates are.
-                    if cancelled.run_until_cancelled(tokio::time::sleep(RETRY_MIN)).await.is_none() {
+                    if pause(RETRY_MIN, &cancelled).await.is_none() {
                         return;
                     }
                 }
                 Err(error) => {
+                    let wait = backoff.next_wait(&mut rand::rng());
                     warn!(
                         error = format!("{error:#}"),
-                        retry_s = wait.as_secs(),
+                        retry_s = wait.as_secs_f32(),
                         "failed to renew the certificate"
                     );
-                    if pause(&mut wait, &cancelled).await.is_none() {
+                    if pause(wait, &cancelled).await.is_none() {
                         return;
                     }
                 }
@@ -147,9 +149,7 @@ impl Places {
     }
 }
 
-/// Waits with full jitter, longer each time; none when cancelled.
-async fn pause(wait: &mut Duration, cancelled: &CancellationToken) -> Option<()> {
-    let now = wait.mul_f64(rand::rng().random_range(0.5..1.0));
-    *wait = (*wait * 2).min(RETRY_MAX);
-    cancelled.run_until_cancelled(tokio::time::sleep(now)).await
+/// Waits until the next attempt; none when cancelled.
+async fn pause(wait: Duration, cancelled: &CancellationToken) -> Option<()> {
+    cancelled.run_until_cancelled(tokio::time::sleep(wait)).await
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use drover_api::enrolment::CONTROL_NAME;
 use drover_enrol::{Identity, Server};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -30,10 +30,8 @@ pub(crate) async fn connect(
 }
 
 fn tls(identity: &Identity, protocol: &[u8]) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(identity.ca()?)?;
     let mut tls = ClientConfig::builder()
-        .with_root_certificates(roots)
+        .with_root_certificates(identity.roots()?)
         .with_client_auth_cert(identity.chain()?, identity.key()?)?;
     tls.alpn_protocols = vec![protocol.to_vec()];
     Ok(tls)

@@ -10,7 +10,8 @@ use drover_api::token;
 use drover_control::objects::Objects;
 use drover_control::seal::Seal;
 use drover_control::store::Sqlite;
-use drover_testkit::installation::{Installation, Person, run};
+use drover_testkit::fleet::output;
+use drover_testkit::installation::{Installation, Person};
 use drover_testkit::process::until;
 use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
@@ -123,7 +124,7 @@ async fn change(admin: &Person) -> anyhow::Result<f64> {
     let mut took = Vec::new();
     for _ in 0..CHANGES {
         let began = Instant::now();
-        let create = async || Ok(run(&mut admin.drover(["token", "create"])).await.ok());
+        let create = async || Ok(output(&mut admin.drover(["token", "create"])).await.ok());
         until("a token to be made", DEADLINE, create).await?;
         took.push(began.elapsed().as_secs_f64());
     }

@@ -2,10 +2,13 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use drover_api::enrolment::GATEWAY_NAME;
 use drover_api::manifest;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::kubeconfig::{self, Credential, Server};
@@ -14,8 +17,6 @@ use crate::process::{Process, free_port, until};
 use crate::roster::Member;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// What agents dial, in the gateway's tunnel certificate.
-const TUNNEL_NAME: &str = "gateway.drover";
 /// Of a token of an agent outside of its cluster, which nobody renews.
 const AGENT_TOKEN_LIFE: &str = "168h";
 
@@ -84,7 +85,7 @@ impl Gateway {
         let uris = ["spiffe://drover/gateway/local".to_owned()];
         let subject = Subject {
             common_name: "drover-gateway",
-            names: &[TUNNEL_NAME],
+            names: &[GATEWAY_NAME],
             uris: &uris,
             ..Subject::default()
         };
@@ -164,7 +165,7 @@ impl Gateway {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let arguments = [
             ("gateway", self.tunnel_address()),
-            ("gateway-name", TUNNEL_NAME.to_owned()),
+            ("gateway-name", GATEWAY_NAME.to_owned()),
             ("tunnel-cert", path(&files.cert)),
             ("tunnel-key", path(&files.key)),
             ("tunnel-ca", path(&self.tunnel_ca)),
@@ -216,12 +217,25 @@ async fn apply(
 /// What a command prints; its own words where it fails.
 pub async fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().await?;
+    said(command, output)
+}
+
+/// Of a command that is told something.
+pub async fn output_of(command: &mut Command, input: &str) -> anyhow::Result<String> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(input.as_bytes()).await?;
+    drop(stdin);
+    said(command, child.wait_with_output().await?)
+}
+
+fn said(command: &Command, output: Output) -> anyhow::Result<String> {
     if !output.status.success() {
         bail!("{:?} failed: {}", command.as_std(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn free_udp_port() -> anyhow::Result<u16> {
+pub(crate) fn free_udp_port() -> anyhow::Result<u16> {
     Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use drover_api::manifest;
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::client::Client;
+use crate::client::{Client, fetch};
 use crate::control_plane;
-use crate::fleet::Programs;
+use crate::fleet::{Programs, free_udp_port, output, output_of};
 use crate::image::AGENT;
 use crate::process::{Process, free_port, until};
 
@@ -47,7 +46,7 @@ impl Installation {
             folder: folder.to_owned(),
             drover: Programs::of_this_build()?.gateway.with_file_name("drover"),
             port: free_port()?,
-            tunnel_port: free_port()?,
+            tunnel_port: free_udp_port()?,
             control_port: free_port()?,
             admin_port: free_port()?,
             control_admin_port: free_port()?,
@@ -93,9 +92,7 @@ impl Installation {
             Ok(said.contains("Everything is kept in").then_some(said))
         });
         let said = said.await?;
-        let password = said.lines().find_map(|line| line.strip_prefix("Password, shown this once: "));
-        let password = password.map(str::to_owned);
-        Ok((process, password))
+        Ok((process, drawn_password(&said)))
     }
 
     /// Control alone, as `drover up` would run it: to be killed under it.
@@ -145,7 +142,7 @@ impl Installation {
         let ca = self.data().join("ca.crt");
         let mut command = person.drover(["login", &self.url(), "--user", name, "--password-stdin", "--ca"]);
         command.arg(ca);
-        run_with_input(&mut command, password).await?;
+        output_of(&mut command, password).await?;
         Ok(person)
     }
 
@@ -197,10 +194,10 @@ impl Installation {
         let (server, gateway) = (format!("{host}:{}", self.port), format!("{host}:{}", self.tunnel_port));
         let import =
             ["cluster", "import", cluster, "--server", &server, "--gateway", &gateway, "--image", AGENT];
-        let manifest = run(&mut person.drover(import)).await?;
-        run_with_input(kubectl().args(["apply", "-f", "-"]), &manifest).await?;
+        let manifest = output(&mut person.drover(import)).await?;
+        output_of(kubectl().args(["apply", "-f", "-"]), &manifest).await?;
         let rollout = ["rollout", "status", "deployment", manifest::DEPLOYMENT, "--timeout=60s"];
-        run(kubectl().args(["-n", manifest::NAMESPACE]).args(rollout)).await.map(drop)
+        output(kubectl().args(["-n", manifest::NAMESPACE]).args(rollout)).await.map(drop)
     }
 }
 
@@ -208,7 +205,8 @@ async fn ready(mut process: Process, admin_port: u16) -> anyhow::Result<Process>
     let url = format!("http://127.0.0.1:{admin_port}/readyz");
     until("the process to be ready", READY_TIMEOUT, async || {
         process.check()?;
-        Ok(Command::new("curl").args(["-sf", &url]).output().await?.status.success().then_some(()))
+        // Refused until it listens.
+        Ok(fetch(&url).await.ok().filter(|(code, _)| *code == 200).map(drop))
     })
     .await?;
     Ok(process)
@@ -227,7 +225,7 @@ impl Person {
         let kubeconfig = self.config.with_extension("kubeconfig");
         if !kubeconfig.is_file() {
             let mut command = self.drover(["kubeconfig", "--kubeconfig"]);
-            run(command.arg(&kubeconfig)).await?;
+            output(command.arg(&kubeconfig)).await?;
         }
         Ok(kubeconfig)
     }
@@ -240,23 +238,7 @@ impl Person {
     }
 }
 
-/// What a command prints; its complaint where it fails.
-pub async fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().await?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-async fn run_with_input(command: &mut Command, input: &str) -> anyhow::Result<String> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let mut stdin = child.stdin.take().context("no standard input")?;
-    stdin.write_all(input.as_bytes()).await?;
-    drop(stdin);
-    let output = child.wait_with_output().await?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8(output.stdout)?)
+/// The password that a command says it has drawn.
+pub fn drawn_password(said: &str) -> Option<String> {
+    said.lines().find_map(|line| line.strip_prefix("Password, shown this once: ")).map(str::to_owned)
 }

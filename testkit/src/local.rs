@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::control_plane::ControlPlane;
 use crate::fleet::{Programs, output};
 use crate::image::{self, BUSYBOX};
-use crate::installation::{Installation, Person, run};
+use crate::installation::{Installation, Person, drawn_password};
 use crate::process::{Process, until};
 
 mod existing;
@@ -119,7 +119,7 @@ impl Local {
         let admin = installation.login("admin", &password).await?;
         let viewer = viewer(&installation, &admin).await?;
         for Ready { name, .. } in &ready {
-            run(&mut admin.drover(["cluster", "create", name])).await?;
+            output(&mut admin.drover(["cluster", "create", name])).await?;
         }
         let up = describe(&installation, &admin, &viewer, &ready).await?;
         let (mut planes, mut agents) = (Vec::new(), Vec::new());
@@ -193,11 +193,11 @@ impl Ready {
 
 /// A colleague who may read everything.
 async fn viewer(installation: &Installation, admin: &Person) -> anyhow::Result<Person> {
-    let made = run(&mut admin.drover(["user", "create", "viewer"])).await?;
-    let password = made.lines().find_map(|line| line.strip_prefix("Password, shown this once: "));
+    let made = output(&mut admin.drover(["user", "create", "viewer"])).await?;
+    let password = drawn_password(&made);
     let bind = ["binding", "create", "--user", "viewer", "--role", "cluster-viewer", "--everywhere"];
-    run(&mut admin.drover(bind)).await?;
-    installation.login("viewer", password.context("no password was drawn")?).await
+    output(&mut admin.drover(bind)).await?;
+    installation.login("viewer", &password.context("no password was drawn")?).await
 }
 
 impl Demo {

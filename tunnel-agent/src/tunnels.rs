@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_tunnel::{Backoff, CloseReason, Dialer, Session};
+use drover_daemon::backoff::Backoff;
+use drover_tunnel::{CloseReason, Dialer, Session};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use tokio::net::lookup_host;

@@ -7,7 +7,6 @@
 //!
 //! Opaque to it: who a user is, what a request says, what a cluster is.
 
-mod backoff;
 mod budget;
 mod close;
 pub mod codec;
@@ -26,7 +25,6 @@ mod stream;
 mod tls;
 mod transport;
 
-pub use backoff::Backoff;
 pub use budget::Owner;
 pub use close::CloseReason;
 pub use codec::StreamHeader;

@@ -28,7 +28,7 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
     // On people's machines, which need not be servers'.
     ("drover-cli", &["drover-api"]),
     ("drover-daemon", &[]),
-    ("drover-enrol", &["drover-api"]),
+    ("drover-enrol", &["drover-api", "drover-daemon"]),
     ("drover-policy", &[]),
     ("drover-sync", &["drover-api"]),
     ("drover-tunnel", &[]),

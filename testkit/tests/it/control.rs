@@ -4,7 +4,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use drover_testkit::installation::{Installation, Person, run};
+use drover_testkit::client::fetch;
+use drover_testkit::fleet::output;
+use drover_testkit::installation::{Installation, Person, drawn_password};
 use drover_testkit::process::{Process, until};
 use http_body_util::Empty;
 use hyper::Request;
@@ -36,24 +38,23 @@ impl Installed {
     }
 
     async fn says(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        soon(run(&mut self.admin.drover(arguments))).await
+        soon(output(&mut self.admin.drover(arguments))).await
     }
 
     /// A colleague with a role in a cluster.
     async fn colleague(&self, name: &str, role: &str, cluster: &str) -> Person {
         let made = self.says(&["user", "create", name]).await.unwrap();
-        let password =
-            made.lines().find_map(|line| line.strip_prefix("Password, shown this once: ")).unwrap();
+        let password = drawn_password(&made).unwrap();
         self.says(&["binding", "create", "--user", name, "--role", role, "--cluster", cluster])
             .await
             .unwrap();
-        soon(self.installation.login(name, password)).await.unwrap()
+        soon(self.installation.login(name, &password)).await.unwrap()
     }
 }
 
 async fn kubectl(person: &Person, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let mut kubectl: Command = soon(person.kubectl(cluster)).await?;
-    soon(run(kubectl.args(arguments))).await
+    soon(output(kubectl.args(arguments))).await
 }
 
 #[tokio::test]
@@ -68,9 +69,9 @@ async fn from_up_to_kubectl_and_a_colleague_and_everything_is_there_after_a_rest
     let create = ["create", "namespace", "zoes"];
     let refused = kubectl(&zoe, "first", &create).await.unwrap_err().to_string();
     assert!(refused.contains("User \"zoe\" cannot create resource \"namespaces\""), "{refused}");
-    let refused = soon(run(&mut zoe.drover(["user", "create", "eve"]))).await.unwrap_err().to_string();
+    let refused = soon(output(&mut zoe.drover(["user", "create", "eve"]))).await.unwrap_err().to_string();
     assert!(refused.contains("(Forbidden)"), "{refused}");
-    let seen = soon(run(&mut zoe.drover(["cluster", "list"]))).await.unwrap();
+    let seen = soon(output(&mut zoe.drover(["cluster", "list"]))).await.unwrap();
     assert!(seen.contains("first"), "{seen}");
 
     installed.up.stop().await.unwrap();
@@ -108,7 +109,7 @@ async fn nobody_outside_writes_state_with_no_a_wrong_a_foreign_or_a_view_only_cr
     let installed = installed("control-outside").await;
     installed.says(&["cluster", "create", "empty"]).await.unwrap();
     let viewer = installed.colleague("viewer", "cluster-viewer", "empty").await;
-    let token = async |person: &Person| soon(run(&mut person.drover(["token", "create"]))).await.unwrap();
+    let token = async |person: &Person| soon(output(&mut person.drover(["token", "create"]))).await.unwrap();
     let (viewers, foreign) = (token(&viewer).await, token(&other.admin).await);
     let client = installed.installation.client().unwrap();
     let objects = [
@@ -186,8 +187,7 @@ async fn a_watch_ends_with_the_right_to_it() {
     {
         let name = format!("zoe-{number}");
         let made = installed.says(&["user", "create", &name]).await.unwrap();
-        let password =
-            made.lines().find_map(|line| line.strip_prefix("Password, shown this once: ")).unwrap();
+        let password = drawn_password(&made).unwrap();
         let bind = [
             "binding",
             "create",
@@ -201,7 +201,7 @@ async fn a_watch_ends_with_the_right_to_it() {
             "watched",
         ];
         installed.says(&bind).await.unwrap();
-        let zoe = soon(installed.installation.login(&name, password)).await.unwrap();
+        let zoe = soon(installed.installation.login(&name, &password)).await.unwrap();
         let mut watching = watch(&zoe, "watched").await;
         installed.says(away).await.unwrap();
         let taken = std::time::Instant::now();
@@ -252,7 +252,7 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     };
     control.signal("KILL").await.unwrap();
     until("control to be missed", DEADLINE, async || {
-        let refused = run(&mut admin.drover(["user", "list"])).await.err();
+        let refused = output(&mut admin.drover(["user", "list"])).await.err();
         Ok(refused.filter(|refused| refused.to_string().contains("control cannot be reached")))
     })
     .await
@@ -271,7 +271,7 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     until("the saved snapshot to serve", DEADLINE, served).await.unwrap();
     let _control = installation.control("control-2", &[]).await.unwrap();
     until("control to answer", DEADLINE, async || {
-        Ok(run(&mut admin.drover(["user", "create", "late"])).await.is_ok().then_some(()))
+        Ok(output(&mut admin.drover(["user", "create", "late"])).await.is_ok().then_some(()))
     })
     .await
     .unwrap();
@@ -309,7 +309,7 @@ const SHORT_LIVED: [&str; 1] = ["--certificate-lifetime=12"];
 async fn who_cannot_renew_its_certificate_is_shut_out_and_enrols_again_when_control_is_back() {
     let ShortLived { installation, admin, control, _gateway, _agent } =
         short_lived("control-expiry", "expired").await;
-    let token = soon(run(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
+    let token = soon(output(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
     let client = installation.client().unwrap();
     let answered = async |code: u16| {
         let (status, _) = client.get("expired", "/version", &token).await?;
@@ -360,7 +360,7 @@ struct Pushes {
 
 async fn pushes(installation: &Installation) -> Pushes {
     let url = format!("http://127.0.0.1:{}/metrics", installation.control_admin_port);
-    let metrics = soon(run(Command::new("curl").args(["-s", &url]))).await.unwrap();
+    let (_, metrics) = soon(fetch(&url)).await.unwrap();
     let of = |kind: &str| {
         let name = format!("control_pushes_total{{kind=\"{kind}\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()

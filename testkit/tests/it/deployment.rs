@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use drover_testkit::control_plane::ControlPlane;
 use drover_testkit::fleet::{Programs, output};
 use drover_testkit::image::{self, BUSYBOX};
-use drover_testkit::installation::{Installation, Person, run};
+use drover_testkit::installation::{Installation, Person};
 use drover_testkit::nodes;
 use drover_testkit::process::until;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -31,7 +31,7 @@ async fn one_of_two_agent_pods_goes_under_load_without_a_read_failing_and_its_ex
     installation.nodes_host = plane.nodes_host();
     let (_up, password) = soon(installation.up()).await.unwrap();
     let admin = soon(installation.login("admin", &password.unwrap())).await.unwrap();
-    soon(run(&mut admin.drover(["cluster", "create", "podded"]))).await.unwrap();
+    soon(output(&mut admin.drover(["cluster", "create", "podded"]))).await.unwrap();
     soon(installation.deploy(&admin, "podded", || plane.kubectl())).await.unwrap();
     the_replicas_share_one_identity(&plane).await;
     reads_go_on_while_a_pod_is_deleted(&installation, &plane, &admin).await;
@@ -64,7 +64,7 @@ async fn reads_go_on_while_a_pod_is_deleted(
     admin: &Person,
 ) {
     let client = installation.client().unwrap();
-    let token = soon(run(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
+    let token = soon(output(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
     let get = async || client.get("podded", READ, &token).await;
     until("requests to be served", DEADLINE, async || Ok((get().await?.0 == 200).then_some(())))
         .await
