@@ -194,3 +194,6 @@ impl Held {
         .context("failed to keep it")
     }
 }
+
+#[cfg(test)]
+mod tests;

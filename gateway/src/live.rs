@@ -115,3 +115,6 @@ impl Drop for Registered {
         self.live.requests.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

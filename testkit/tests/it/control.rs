@@ -103,6 +103,23 @@ async fn a_second_up_says_why_it_cannot_be_and_leaves_the_first_alone() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_large_or_does_not_come_is_refused_by_the_gateway() {
+    let installed = installed("control-bodies").await;
+    let client = installed.installation.client().unwrap();
+    let head = |length: usize| {
+        format!(
+            "POST /v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let large = [head(300_000).into_bytes(), vec![b' '; 300_000]].concat();
+    let slow = head(10);
+    let (large, slow) = tokio::join!(client.raw(&large), client.raw(slow.as_bytes()));
+    let (large, slow) = (large.unwrap(), slow.unwrap());
+    assert!(large.starts_with("HTTP/1.1 413 ") && large.contains("BodyTooLarge"), "{large}");
+    assert!(slow.starts_with("HTTP/1.1 408 ") && slow.contains("BodySlow"), "{slow}");
+}
+
+#[tokio::test]
 async fn nobody_outside_writes_state_with_no_a_wrong_a_foreign_or_a_view_only_credential() {
     // Another installation, whose tokens mean nothing here.
     let other = installed("control-beside").await;
