@@ -2,7 +2,9 @@
 //!
 //! It answers 200 with what it was sent, unless the query says otherwise: `behave=watch` sends a line and
 //! then nothing, `behave=break` closes the connection in an answer's place, the first time that it is asked to,
-//! `behave=switch` answers 101 whether asked for it or not, `behave=hang` never answers, `behave=gate` waits until the test opens the gate, `behave=<code>` answers with that code. A request to upgrade
+//! `behave=switch` answers 101 whether asked for it or not, `behave=hang` never answers, `behave=gate` waits
+//! until the test opens the gate, `behave=burst` sends many objects as fast as they are taken, `behave=trailers`
+//! ends its answer with a trailer, `behave=<code>` answers with that code. A request to upgrade
 //! that is to be answered with 200 gets 101, and its bytes come back.
 
 use std::convert::Infallible;
@@ -10,7 +12,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -39,6 +41,9 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// The token that the agent shows.
 pub const AGENT_TOKEN: &str = "token-of-the-agent";
 
+/// Of a burst.
+pub const BURST_OBJECTS: usize = 50_000;
+
 /// A running server; ends when dropped.
 pub struct ApiServer {
     pub target: Target,
@@ -53,6 +58,7 @@ struct Seen {
     /// Requests that are being answered.
     open: watch::Sender<usize>,
     gate: watch::Sender<bool>,
+    burst_bytes: AtomicU64,
     broke: AtomicBool,
 }
 
@@ -73,6 +79,7 @@ impl ApiServer {
             connections: Mutex::default(),
             open: watch::Sender::new(0),
             gate: watch::Sender::new(false),
+            burst_bytes: AtomicU64::new(0),
             broke: AtomicBool::new(false),
         });
         let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, tls, seen.clone())));
@@ -93,6 +100,11 @@ impl ApiServer {
     /// Lets requests through that wait at the gate.
     pub fn open_gate(&self) {
         self.seen.gate.send_replace(true);
+    }
+
+    /// How much of bursts was asked of the server so far.
+    pub fn burst_bytes(&self) -> u64 {
+        self.seen.burst_bytes.load(Ordering::Relaxed)
     }
 
     /// How many requests are being answered, as it changes.
@@ -153,7 +165,8 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> io::Result<R
             Ok(echo(StatusCode::OK, request).await)
         }
         "watch" => Ok(Response::new(endless(open))),
-
+        "burst" => Ok(Response::new(burst(open))),
+        "trailers" => Ok(Response::new(ended_by_a_trailer())),
         code => {
             let code = code.parse().unwrap_or(StatusCode::IM_A_TEAPOT);
             if code == StatusCode::OK && request.headers().contains_key(header::UPGRADE) {
@@ -174,6 +187,29 @@ fn endless(open: Open) -> Body {
         }
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// Objects of a WatchList, each made when there is room for it.
+fn burst(open: Open) -> Body {
+    let frames = futures_util::stream::unfold((open, 0), |(open, number)| async move {
+        if number == BURST_OBJECTS {
+            return None;
+        }
+        let line = json!({ "type": "ADDED", "object": { "number": number, "data": "x".repeat(1000) } });
+        let line = Bytes::from(format!("{line}\n"));
+        open.0.burst_bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
+        Some((Ok(Frame::data(line)), (open, number + 1)))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+fn ended_by_a_trailer() -> Body {
+    let trailers = http::HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-ended"),
+        http::HeaderValue::from_static("well"),
+    )]);
+    let frames = [Frame::data(Bytes::from_static(b"{}")), Frame::trailers(trailers)];
+    StreamBody::new(futures_util::stream::iter(frames.map(Ok))).boxed_unsync()
 }
 
 fn upgrade(request: &mut Request<Incoming>, open: Open) -> Response<Body> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Request, Response, body::Incoming};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -64,17 +65,24 @@ impl Client {
         let request = Request::get(format!("/k8s/clusters/{cluster}{path}"))
             .header("host", "localhost")
             .header("authorization", format!("Bearer {token}"))
-            .body(Empty::new())?;
+            .body(Empty::<Bytes>::new())?;
         let response = self.send(request).await?;
         let status = response.status().as_u16();
         let body = timeout(DEADLINE, response.into_body().collect()).await??.to_bytes();
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
-    pub async fn send(&self, request: Request<Empty<Bytes>>) -> anyhow::Result<Response<Incoming>> {
-        let (mut sender, driver) = http1::handshake(TokioIo::new(self.connect().await?)).await?;
+    pub async fn send<B>(&self, request: Request<B>) -> anyhow::Result<Response<Incoming>>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let (mut sender, driver) = http1::Builder::new()
+            .max_headers(512)
+            .max_buf_size(1 << 20)
+            .handshake(TokioIo::new(self.connect().await?))
+            .await?;
         // Ends with its connection: when the sender and the body are gone.
-        tokio::spawn(driver);
+        tokio::spawn(driver.with_upgrades());
         timeout(DEADLINE, sender.send_request(request)).await?.map_err(Into::into)
     }
 

@@ -312,6 +312,8 @@ fn api_server(certificates: &Certificates, audit: &Audit, etcd_url: &str, port: 
         ("endpoint-reconciler-type", reconciler.to_owned()),
         ("audit-policy-file", path(audit_policy)),
         ("audit-log-path", path(audit_log)),
+        // Connections of HTTP/2 end now and then, as those of large clusters do.
+        ("goaway-chance", "0.02".to_owned()),
     ]
     .map(|(name, value)| format!("--{name}={value}"))
     .into()

@@ -8,7 +8,6 @@ use drover_testkit::client::fetch;
 use drover_testkit::fleet::output;
 use drover_testkit::installation::{Installation, Person, drawn_password};
 use drover_testkit::process::{Process, until};
-use http_body_util::Empty;
 use hyper::Request;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -154,7 +153,7 @@ async fn nobody_outside_writes_state_with_no_a_wrong_a_foreign_or_a_view_only_cr
                 if let Some(credential) = credential {
                     request = request.header("authorization", credential);
                 }
-                let response = soon(client.send(request.body(Empty::new()).unwrap())).await.unwrap();
+                let response = soon(client.send(request.body(String::new()).unwrap())).await.unwrap();
                 let code = response.status().as_u16();
                 let sees =
                     method == "GET" && (path == all || path == "clusters/empty" || path == "users/viewer");

@@ -87,6 +87,9 @@ async fn a_header_list_has_a_limit_and_large_tokens_are_below_it() {
     };
     let answer = connection.get(&fleet, "/api/v1/pods", with(60 << 10)).await.unwrap();
     assert_eq!(answer.status(), 200);
+    let long = format!("/api/v1/pods?labelSelector={}", "a".repeat(60 << 10));
+    let answer = connection.get(&fleet, &long, HeaderMap::new()).await.unwrap();
+    assert_eq!(answer.status(), 200);
     let before = server.received().concat().len();
     let refused = Connection::open(&fleet).await.get(&fleet, "/api/v1/pods", with(400 << 10)).await;
     assert!(refused.as_ref().map_or(true, |answer| answer.status() == 431), "{refused:?}");

@@ -4,6 +4,7 @@
 
 mod agent;
 mod architecture;
+mod bursts;
 mod control;
 mod control_plane;
 mod deployment;
@@ -20,3 +21,4 @@ mod request_path;
 mod streams;
 mod system;
 mod upgrades;
+mod wire;

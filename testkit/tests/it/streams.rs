@@ -135,7 +135,7 @@ async fn a_large_answer_arrives_whole_on_either_protocol() {
     let request = Request::get("/k8s/clusters/one/openapi/v2")
         .header("host", "localhost")
         .header("authorization", format!("Bearer {}", fleet.viewer.token))
-        .body(Default::default())
+        .body(String::new())
         .unwrap();
     let response = client.send(request).await.unwrap();
     let over_h1 = soon(response.into_body().collect()).await.unwrap().to_bytes();

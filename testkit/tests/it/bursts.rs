@@ -1,0 +1,110 @@
+//! Much at once: long lists on one stream, readers that do not read, and thousands of requests.
+
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drover_testkit::api_server::BURST_OBJECTS;
+use drover_testkit::client::Client;
+use drover_testkit::process::{Process, until};
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
+
+use crate::system::{DEADLINE, Fleet, soon};
+
+const WATCH_LIST: &str =
+    "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+/// Of what a stalled stream holds on its way: kernel buffers, the stream's window, the hops' copies.
+const HELD_MAX: u64 = 24 << 20;
+
+fn resident(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+async fn watch(fleet: &Fleet, query: &str) -> hyper::Response<Incoming> {
+    let request = Request::get(format!("/k8s/clusters/one/api/v1/configmaps?{query}"))
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {}", fleet.admin.token))
+        .header("accept-encoding", "gzip")
+        .body(String::new())
+        .unwrap();
+    let response = soon(fleet.client().send(request)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response
+}
+
+#[tokio::test]
+async fn fifty_thousand_objects_wait_for_their_reader_and_arrive_whole() {
+    let (fleet, server) = Fleet::with_api_server("burst").await;
+    let (gateway, agent) = (resident(&fleet.running), resident(&fleet.agents[0]));
+    let mut response = watch(&fleet, &format!("{WATCH_LIST}&behave=burst")).await;
+    let first = soon(response.frame()).await.unwrap().unwrap().into_data().unwrap();
+    // Nobody reads on: the server comes to a halt, far from the end.
+    let mut before = 0;
+    until("the server to be held back", DEADLINE, async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let sent = server.burst_bytes();
+        Ok((std::mem::replace(&mut before, sent) == sent).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(before < HELD_MAX, "{before} bytes are on their way");
+    assert!(resident(&fleet.running) < gateway + HELD_MAX);
+    assert!(resident(&fleet.agents[0]) < agent + HELD_MAX);
+    let rest = soon(response.into_body().collect()).await.unwrap().to_bytes();
+    let lines = first.iter().chain(&rest).filter(|byte| **byte == b'\n').count();
+    assert_eq!(lines, BURST_OBJECTS);
+    assert_eq!((first.len() + rest.len()) as u64, server.burst_bytes());
+    assert!(resident(&fleet.running) < gateway + HELD_MAX, "{}", resident(&fleet.running));
+}
+
+#[tokio::test]
+async fn a_real_watch_list_ends_with_its_bookmark_and_goes_on() {
+    let fleet = Fleet::start("watch-list").await;
+    let mut response = watch(&fleet, WATCH_LIST).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let mut decoder = flate2::write::MultiGzDecoder::new(Vec::new());
+    let end = r#""k8s.io/initial-events-end":"true""#;
+    while !String::from_utf8_lossy(decoder.get_ref()).contains(end) {
+        let data: Bytes = soon(response.frame()).await.unwrap().unwrap().into_data().unwrap();
+        decoder.write_all(&data).unwrap();
+        decoder.flush().unwrap();
+    }
+    assert!(String::from_utf8_lossy(decoder.get_ref()).contains("kube-root-ca.crt"));
+}
+
+#[tokio::test]
+async fn five_thousand_requests_of_many_clients_lose_none_to_goaway() {
+    const CLIENTS: usize = 20;
+    let fleet = Fleet::start("goaway").await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let client = Client::offering(&fleet.gateway, &[b"h2"]).unwrap();
+        let request = Request::get(format!("{}/version", fleet.gateway.cluster_url("one")))
+            .header("authorization", format!("Bearer {}", fleet.admin.token))
+            .body(())
+            .unwrap();
+        clients.spawn(async move {
+            let (sender, driver) = h2::client::handshake(client.connect().await.unwrap()).await.unwrap();
+            // Ends with its connection.
+            tokio::spawn(driver);
+            for _ in 0..5000 / CLIENTS {
+                let mut sender = soon(sender.clone().ready()).await.unwrap();
+                let (answer, _) = sender.send_request(request.clone(), true).unwrap();
+                let answer = soon(answer).await.unwrap();
+                assert_eq!(answer.status(), 200);
+                let mut body = answer.into_body();
+                while let Some(part) = soon(body.data()).await {
+                    let part = part.unwrap();
+                    body.flow_control().release_capacity(part.len()).unwrap();
+                }
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+}
