@@ -12,6 +12,7 @@ mod failures;
 mod http2;
 mod isolation;
 mod kubectl;
+mod kubectl_matrix;
 mod loadtest;
 mod local;
 mod nodes;

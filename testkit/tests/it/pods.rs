@@ -24,12 +24,12 @@ use crate::system::{DEADLINE, Fleet, folder, soon};
 const PROTOCOLS: [(&str, &str); 2] = [("websocket", "true"), ("spdy", "false")];
 
 /// A cluster with a node, for all tests here; none where this machine cannot have nodes.
-struct Noded {
-    plane: ControlPlane,
-    target: Target,
+pub(crate) struct Noded {
+    pub(crate) plane: ControlPlane,
+    pub(crate) target: Target,
 }
 
-fn noded() -> Option<&'static Noded> {
+pub(crate) fn noded() -> Option<&'static Noded> {
     static NODED: OnceLock<Option<Noded>> = OnceLock::new();
     let found = NODED.get_or_init(|| {
         if let Err(reason) = nodes::possible() {
