@@ -4,12 +4,14 @@ use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_testkit::api_server::BURST_OBJECTS;
+use drover_api::kinds::Domain;
+use drover_testkit::api_server::{ApiServer, BURST_OBJECTS};
 use drover_testkit::client::Client;
 use drover_testkit::process::{Process, until};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt;
 
 use crate::system::{DEADLINE, Fleet, soon};
 
@@ -25,9 +27,13 @@ fn resident(process: &Process) -> u64 {
 }
 
 async fn watch(fleet: &Fleet, query: &str) -> hyper::Response<Incoming> {
+    watch_of(fleet, &fleet.admin.token, query).await
+}
+
+async fn watch_of(fleet: &Fleet, token: &str, query: &str) -> hyper::Response<Incoming> {
     let request = Request::get(format!("/k8s/clusters/one/api/v1/configmaps?{query}"))
         .header("host", "localhost")
-        .header("authorization", format!("Bearer {}", fleet.admin.token))
+        .header("authorization", format!("Bearer {token}"))
         .header("accept-encoding", "gzip")
         .body(String::new())
         .unwrap();
@@ -107,4 +113,56 @@ async fn five_thousand_requests_of_many_clients_lose_none_to_goaway() {
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
+}
+
+#[tokio::test]
+async fn readers_and_uploads_that_stall_cost_only_themselves() {
+    const STALLED: usize = 32;
+    let folder = crate::system::folder("stalled");
+    let server = ApiServer::start(&folder, "one", "c-one1").await.unwrap();
+    let mut members = Vec::new();
+    let fleet = Fleet::in_front_of("stalled", &[&server.target], |roster| {
+        for name in ["first", "second", "third"] {
+            let member = roster.user(name, &[]).unwrap();
+            roster.bind(&member.principal, "cluster-owner", Domain::Global);
+            members.push(member);
+        }
+    })
+    .await;
+    let [first, second, third] = &members[..] else { unreachable!() };
+    let (gateway, agent) = (resident(&fleet.running), resident(&fleet.agents[0]));
+    let mut stalled = Vec::new();
+    let path = "/k8s/clusters/one/api/v1/namespaces/default/pods";
+    for user in [first, second] {
+        for _ in 0..STALLED {
+            let mut reader = fleet.client().connect().await.unwrap();
+            let head = format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", user.token);
+            let get = format!("GET {path}?watch=true&behave=burst HTTP/1.1\r\n{head}\r\n");
+            reader.write_all(get.as_bytes()).await.unwrap();
+            let mut upload = fleet.client().connect().await.unwrap();
+            let post =
+                format!("POST {path}/p/exec?behave=hang HTTP/1.1\r\n{head}Content-Length: 100000000\r\n\r\n");
+            upload.write_all(post.as_bytes()).await.unwrap();
+            // As much as fits on the way.
+            let part = vec![b'x'; 64 << 10];
+            while tokio::time::timeout(Duration::from_millis(20), upload.write_all(&part)).await.is_ok() {}
+            stalled.push((reader, upload));
+        }
+    }
+    soon(server.open().wait_for(|open| *open == 4 * STALLED)).await.unwrap();
+    for _ in 0..200 {
+        let (status, _) = soon(fleet.client().get("one", "/version", &third.token)).await.unwrap();
+        assert_eq!(status, 200);
+    }
+    // One of the users who stall gets whole what they do read.
+    let mut response = watch_of(&fleet, &first.token, &format!("{WATCH_LIST}&behave=burst")).await;
+    let mut lines = 0;
+    while let Some(frame) = soon(response.frame()).await {
+        lines += frame.unwrap().into_data().unwrap().iter().filter(|byte| **byte == b'\n').count();
+    }
+    assert_eq!(lines, BURST_OBJECTS);
+    // A stream that stalls holds its window at each end of the tunnel, and what the kernel holds for its sockets.
+    let held_max = STALLED as u64 * 4 * (4 << 20);
+    assert!(resident(&fleet.running) < gateway + held_max, "{}", resident(&fleet.running));
+    assert!(resident(&fleet.agents[0]) < agent + held_max, "{}", resident(&fleet.agents[0]));
 }
