@@ -9,11 +9,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::impersonate::EXTRA_ORIGINAL_USER;
+
 const VERSION: u8 = 1;
 
 /// Longest user name, uid, group, extra key or value, in bytes. Kubernetes sets none; request headers do.
 pub const TEXT_BYTES_MAX: usize = 1024;
-/// Most groups of one identity: each costs the API server time, and servers built with Go 1.27 take 500 header values.
+/// Most groups of their own with which a user is sent to a cluster. Above it, the cluster's listed ones are.
+pub const GROUPS_SENT_MAX: usize = 256;
+/// Most groups of one identity, those of its roles among them: each costs the API server time, and servers built with Go 1.27 take 500 header values.
 pub const GROUPS_MAX: usize = 400;
 /// Most extra values of one identity, all keys together.
 pub const EXTRA_VALUES_MAX: usize = 32;
@@ -23,7 +27,7 @@ pub const EXTRA_DISPLAY_NAME: &str = "drover.io/display-name";
 /// Extra under which the public id of the token travels, so that a cluster's audit log names it.
 pub const EXTRA_TOKEN_ID: &str = "drover.io/token-id";
 /// Every extra key that a gateway sends: an agent's rights list them one by one.
-pub const EXTRA_KEYS: [&str; 2] = [EXTRA_DISPLAY_NAME, EXTRA_TOKEN_ID];
+pub const EXTRA_KEYS: [&str; 3] = [EXTRA_DISPLAY_NAME, EXTRA_ORIGINAL_USER, EXTRA_TOKEN_ID];
 
 /// User, uid, groups and extras as Kubernetes knows them (`authentication.k8s.io/v1` UserInfo).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +161,7 @@ fn put_count(out: &mut Vec<u8>, count: usize, max: usize) -> Result<(), Identity
 }
 
 /// Refuses what could end a header line or be read as another value on the way.
-fn check_text(text: &str) -> Result<(), IdentityMalformed> {
+pub(crate) fn check_text(text: &str) -> Result<(), IdentityMalformed> {
     let sound = !text.is_empty()
         && text.len() <= TEXT_BYTES_MAX
         && text.trim() == text
@@ -166,7 +170,7 @@ fn check_text(text: &str) -> Result<(), IdentityMalformed> {
 }
 
 /// The API server lower-cases keys, so only keys that survive it are sound.
-fn check_key(key: &str) -> Result<(), IdentityMalformed> {
+pub(crate) fn check_key(key: &str) -> Result<(), IdentityMalformed> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/-_.".contains(&byte);
     if key.bytes().all(allowed) { Ok(()) } else { Err(IdentityMalformed::ExtraKey) }
 }

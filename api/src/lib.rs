@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod enrolment;
 pub mod headers;
 pub mod identity;
+pub mod impersonate;
 pub mod kinds;
 pub mod manifest;
 pub mod openapi;

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::impersonate::Right;
 use crate::kinds::Kind;
 use crate::signed::{Context, KeyId, Signature, Signer};
 
@@ -46,6 +47,9 @@ pub struct Subject {
     /// Groups of the cluster's RBAC that its roles stand for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub role_groups: BTreeSet<String>,
+    /// Whom it may act as.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub impersonate: BTreeSet<Right>,
 }
 
 /// A roster on its way: the bytes that were signed, by whom, and the certificates of the keys in use.
@@ -59,8 +63,7 @@ pub struct SignedRoster {
     pub issued_at: Timestamp,
     /// The roster's JSON.
     pub payload: String,
-    /// The key's id, in hexadecimal.
-    pub key: String,
+    pub key: KeyId,
     pub signature: Signature,
     /// Of every key whose signatures are good now: DER in base64, issued by the authority of this Drover.
     pub signers: Vec<String>,
@@ -84,7 +87,7 @@ impl SignedRoster {
             revision: roster.revision,
             issued_at: roster.issued_at,
             payload,
-            key: signer.id().to_string(),
+            key: signer.id(),
             signature,
             signers: signers.iter().map(|der| BASE64_STANDARD.encode(der)).collect(),
         })
@@ -94,10 +97,5 @@ impl SignedRoster {
     pub fn certificates(&self) -> Option<Vec<Vec<u8>>> {
         let decoded = self.signers.iter().map(|text| BASE64_STANDARD.decode(text).ok());
         (self.signers.len() <= SIGNERS_MAX).then(|| decoded.collect()).flatten()
-    }
-
-    /// Whether the key that it names is this one.
-    pub fn is_by(&self, key: KeyId) -> bool {
-        self.key == key.to_string()
     }
 }

@@ -19,7 +19,8 @@ pub enum Context {
 }
 
 /// The beginning of the SHA-256 of a public key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyId([u8; 8]);
 
 pub const KEY_ID_BYTES: usize = 8;
@@ -41,6 +42,10 @@ pub struct Signer {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not {0} bytes in base64")]
 pub struct NotBase64(usize);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a key's id: 16 lower-case hexadecimal digits")]
+pub struct NotAKeyId;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature is not of this key over these bytes")]
@@ -136,6 +141,22 @@ impl KeyId {
 
     pub const fn from_bytes(bytes: [u8; KEY_ID_BYTES]) -> Self {
         Self(bytes)
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = NotAKeyId;
+
+    fn try_from(text: String) -> Result<Self, NotAKeyId> {
+        let number = u64::from_str_radix(&text, 16).map_err(|_| NotAKeyId)?;
+        let id = Self(number.to_be_bytes());
+        if id.to_string() == text { Ok(id) } else { Err(NotAKeyId) }
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.to_string()
     }
 }
 

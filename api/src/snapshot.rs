@@ -4,7 +4,8 @@
 //! A document with one unsound object is refused whole, with every problem named, so that the last
 //! good snapshot stays: skipping the object could widen a right (a lost deny) or keep a stale one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use drover_policy::{ClusterId, Principal, Rules};
@@ -12,9 +13,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::{self, TokenKind};
+use crate::roster::SignedRoster;
+use crate::signed::PublicKey;
 use crate::token::{CredentialHash, TokenId};
 
+pub mod assertions;
 pub mod delta;
+pub mod signing;
+
+pub use assertions::Assertions;
 
 mod check;
 mod problems;
@@ -29,6 +36,8 @@ pub const READER_MIN: u32 = 1;
 pub const MAX_STALENESS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Names that Kubernetes and Drover give rights to; no provider may hand them out.
 pub const RESERVED_PREFIXES: [&str; 2] = ["system:", "drover:"];
+/// Most groups that a user may be in; a directory's largest have a few thousand.
+pub const USER_GROUPS_MAX: usize = 5_000;
 /// How far ahead of our clock a snapshot may have been issued.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Largest document, in bytes: 10,000 users with 100,000 tokens take about a fifth.
@@ -51,6 +60,11 @@ pub struct Document {
     pub tokens: Vec<kinds::Token>,
     pub roles: Vec<kinds::Role>,
     pub bindings: Vec<kinds::Binding>,
+    /// Without them no agent lets a gateway speak for anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertions: Option<Assertions>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rosters: Vec<SignedRoster>,
 }
 
 /// A snapshot that was checked whole.
@@ -64,12 +78,16 @@ pub struct Snapshot {
     pub users: Vec<User>,
     pub tokens: Vec<Token>,
     pub rules: Rules,
+    pub assertions: Option<Assertions>,
+    pub rosters: BTreeMap<ClusterId, Arc<SignedRoster>>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub name: ClusterName,
     pub id: ClusterId,
+    /// Groups that users in too many are sent with; none where they are refused.
+    pub groups_listed: Option<BTreeSet<Principal>>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +103,7 @@ pub struct User {
 pub struct Token {
     pub id: TokenId,
     pub hash: CredentialHash,
+    pub proof_key: PublicKey,
     pub user: Principal,
     pub kind: TokenKind,
     pub scope: Scope,

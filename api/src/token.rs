@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::assertion::proof_signer;
+use crate::signed::PublicKey;
+
 const PREFIX: &str = "drv_";
 const ID_CHARS: usize = 12;
 /// 43 characters of base 62 hold 256 bits.
@@ -44,6 +47,7 @@ pub struct Presented {
 pub struct Generated {
     pub id: TokenId,
     pub hash: CredentialHash,
+    pub proof_key: PublicKey,
     pub secret: Secret,
 }
 
@@ -63,7 +67,8 @@ pub fn generate() -> Generated {
     let id = TokenId(random_id());
     let body = format!("{PREFIX}{id}_{}", random_base62(SECRET_CHARS));
     let secret = format!("{body}{}", checksum(&body));
-    Generated { id, hash: CredentialHash::of(secret.as_bytes()), secret: Secret(secret) }
+    let proof_key = proof_signer(secret.as_bytes()).public();
+    Generated { id, hash: CredentialHash::of(secret.as_bytes()), proof_key, secret: Secret(secret) }
 }
 
 /// The stable part of a principal or an id, drawn so that it never comes twice.
@@ -166,6 +171,10 @@ impl fmt::Display for TokenId {
 }
 
 impl Secret {
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     pub fn expose(&self) -> &str {
         &self.0
     }

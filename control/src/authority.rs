@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, ensure};
 use drover_api::enrolment::{CLOCK_SKEW_S, CONTROL_NAME, GATEWAY_NAME};
 use drover_api::kinds::{Kind, Process};
+use drover_api::signed::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    SignatureAlgorithm,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -100,6 +102,20 @@ impl Authority {
         Ok(certificate.pem())
     }
 
+    /// A certificate in DER for a key that signs assertions and rosters.
+    pub fn signer(
+        &self,
+        key: PublicKey,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<Vec<u8>, rcgen::Error> {
+        let mut params = leaf(now, lifetime);
+        params.distinguished_name.push(DnType::CommonName, key.id().to_string());
+        // What agents tell it by: no process gets this usage.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        Ok(params.signed_by(&Ed25519(*key.as_bytes()), &self.issuer)?.der().to_vec())
+    }
+
     /// What trusts this authority alone.
     pub fn roots(&self) -> anyhow::Result<Arc<RootCertStore>> {
         let mut roots = RootCertStore::empty();
@@ -155,6 +171,19 @@ impl Authority {
             }
         }
         Ok(params)
+    }
+}
+
+/// A public key in the form that certificates take.
+struct Ed25519([u8; 32]);
+
+impl PublicKeyData for Ed25519 {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ED25519
     }
 }
 

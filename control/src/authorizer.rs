@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use drover_api::rest::API_GROUP;
 use drover_policy::{
-    Attributes, ClusterId, ClusterRules, Domain, InvalidRules, PathRefused, Policy, Refusal, RoleName, Rules,
-    Subject, templates,
+    Attributes, ClusterId, ClusterRules, Domain, Holdings, InvalidRules, PathRefused, Policy, Refusal,
+    RoleName, Rules, Subject, templates,
 };
 
 use crate::placed::Place;
@@ -40,6 +40,11 @@ pub enum NotAllowed {
 }
 
 impl Authorizer {
+    /// What every principal holds in each cluster.
+    pub fn holdings(&self, now: SystemTime) -> Holdings {
+        self.clusters.holdings(now)
+    }
+
     /// Of rules that `before` was made from an earlier state of.
     pub fn new(rules: Rules, before: Option<&Self>) -> Result<Self, InvalidRules> {
         let own = ClusterId::parse(DROVER).expect("it has a cluster id's form");

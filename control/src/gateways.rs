@@ -10,6 +10,7 @@ use drover_api::snapshot::FORMAT;
 use drover_api::snapshot::delta::Delta;
 use drover_api::sync::{CHUNK_BYTES, FromControl, FromGateway, MESSAGE_BYTES_MAX};
 use drover_sync::{Gateway, Push, Status};
+use jiff::Timestamp;
 use metrics::Counter;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -174,10 +175,11 @@ impl Call<'_> {
         let stopping = self.gateways.stopping.clone();
         let mut has = self.hello().await?;
         self.entry.applied(has);
+        let mut told_at = None;
         loop {
             // A gateway that has the revision gets its renewal.
             published.mark_unchanged();
-            has = Some(self.push(has).await?);
+            has = Some(self.push(has, &mut told_at).await?);
             self.entry.applied(has);
             tokio::select! {
                 changed = published.changed() => {
@@ -199,17 +201,23 @@ impl Call<'_> {
     }
 
     /// Brings the gateway to what is published, and says what it has then.
-    async fn push(&mut self, has: Option<Revision>) -> Result<Revision, Status> {
-        let delta = has.and_then(|has| self.snapshots.delta(has)).filter(is_sendable);
+    async fn push(
+        &mut self,
+        has: Option<Revision>,
+        told_at: &mut Option<Timestamp>,
+    ) -> Result<Revision, Status> {
+        let delta = has.and_then(|has| self.snapshots.delta(has, *told_at)).filter(is_sendable);
         if let Some(delta) = delta {
-            let revision = delta.revision;
+            let (revision, issued_at) = (delta.revision, delta.issued_at);
             self.gateways.deltas.increment(1);
             self.to.send(FromControl::Delta(Box::new(delta))).await?;
             if self.applied(revision).await? {
+                *told_at = Some(issued_at);
                 return Ok(revision);
             }
             warn!(revision, "the gateway refused a delta: it gets the whole state");
         }
+        let issued_at = self.snapshots.published().borrow().issued_at;
         let (revision, text) = self.snapshots.whole().map_err(|error| Status::internal(error.to_string()))?;
         self.gateways.wholes.increment(1);
         let mut rest: &str = &text;
@@ -222,6 +230,7 @@ impl Call<'_> {
                 .map_err(|_| Status::deadline_exceeded("the gateway reads too slowly"))??;
         }
         if self.applied(revision).await? {
+            *told_at = Some(issued_at);
             return Ok(revision);
         }
         Err(Status::failed_precondition(format!("the gateway refuses revision {revision}")))

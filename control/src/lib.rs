@@ -19,6 +19,7 @@ pub mod placed;
 
 pub mod authorizer;
 
+pub mod signer;
 pub mod snapshots;
 
 pub mod gateways;

@@ -22,6 +22,7 @@ use crate::objects::Objects;
 use crate::passwords::Passwords;
 use crate::routes::{self, Control};
 use crate::seal::Seal;
+use crate::signer::Signers;
 use crate::snapshots::Snapshots;
 use crate::store::Sqlite;
 use crate::sweep;
@@ -56,7 +57,8 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let mut signals = shutdown::signals()?;
     let objects = open(&config.files)?;
     let authority = Arc::new(Authority::load(&objects, config.files.certificate_lifetime).await?);
-    let snapshots = Snapshots::load(objects.store(), config.max_staleness, Timestamp::now()).await;
+    let signers = Signers::new(objects.clone(), authority.clone());
+    let snapshots = Snapshots::load(objects.store(), signers, config.max_staleness, Timestamp::now()).await;
     let snapshots = Arc::new(snapshots.context("failed to make a snapshot out of the store")?);
     let stopping = CancellationToken::new();
     let gateways = Gateways::load(objects.clone(), config.max_staleness, stopping.clone()).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
 use drover_api::snapshot::delta::Delta;
+use drover_api::snapshot::signing::{Signing, Term};
 use drover_api::snapshot::{Document, Snapshot};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -15,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::authorizer::Authorizer;
+use crate::signer::Signers;
 use crate::store::{Change, Revision, Store, Watch};
 
+mod signatures;
 mod state;
 
 use state::{Freshness, State};
@@ -37,12 +40,21 @@ pub struct Snapshots {
     authorizer: RwLock<Arc<Authorizer>>,
     published: watch::Sender<Published>,
     max_staleness: Duration,
+    signers: Signers,
+    signing: RwLock<Arc<Signing>>,
     /// The whole state as it travels, made once for all that ask.
     whole: Mutex<Option<(Published, Arc<str>)>>,
 }
 
 impl Snapshots {
-    pub async fn load(store: &dyn Store, max_staleness: Duration, now: Timestamp) -> anyhow::Result<Self> {
+    pub async fn load(
+        store: &dyn Store,
+        signers: Signers,
+        max_staleness: Duration,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
+        // First: a new key is a change of the store too.
+        let signing = Arc::new(signers.current(now).await?);
         let revision = *store.revision().borrow();
         let mut state = State::known_since(store.oldest().await?);
         for kind in [Cluster::KIND, User::KIND, Token::KIND, Role::KIND, Binding::KIND] {
@@ -59,12 +71,16 @@ impl Snapshots {
             }
         }
         let (published, _) = watch::channel(Published { revision: state.revision, issued_at: now });
-        let (state, authorizer) = check(state, Freshness { issued_at: now, max_staleness }, None).await?;
+        let freshness = Freshness { issued_at: now, max_staleness };
+        let (state, authorizer) =
+            Checks { freshness, signing: signing.clone(), before: None }.run(state).await?;
         Ok(Self {
             state: RwLock::new(state),
             authorizer: RwLock::new(Arc::new(authorizer)),
             published,
             max_staleness,
+            signers,
+            signing: RwLock::new(signing),
             whole: Mutex::new(None),
         })
     }
@@ -88,9 +104,10 @@ impl Snapshots {
         self.authorizer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What changed from a revision to the one that is published; none where that is too long ago.
-    pub fn delta(&self, from: Revision) -> Option<Delta> {
-        self.state().delta(from, self.freshness())
+    /// What changed from a revision to the one that is published; none where that is too long ago. Whoever was told
+    /// before says when.
+    pub fn delta(&self, from: Revision, told_at: Option<Timestamp>) -> Option<Delta> {
+        self.state().delta(from, told_at, self.freshness())
     }
 
     /// The whole state as JSON.
@@ -104,7 +121,7 @@ impl Snapshots {
         {
             return Ok((of.revision, text.clone()));
         }
-        let text: Arc<str> = serde_json::to_string(&state.document(freshness))?.into();
+        let text: Arc<str> = serde_json::to_string(&state.signed_document(freshness))?.into();
         *whole = Some((current, text.clone()));
         Ok((current.revision, text))
     }
@@ -118,7 +135,11 @@ impl Snapshots {
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                _ = renewal.tick() => self.renew(Timestamp::now()),
+                _ = renewal.tick() => {
+                    if let Err(error) = self.renew(Timestamp::now()).await {
+                        error!(error = format!("{error:#}"), "failed to renew: what is published stays");
+                    }
+                }
                 changes = watch.next() => match changes {
                     Ok(changes) => {
                         held_back.extend(changes);
@@ -133,14 +154,28 @@ impl Snapshots {
         }
     }
 
-    fn renew(&self, now: Timestamp) {
+    /// Signs all of it anew, by a new key where the one before has signed for long enough.
+    async fn renew(&self, now: Timestamp) -> anyhow::Result<()> {
+        let signing = Arc::new(self.signers.current(now).await?);
+        *self.signing.write().unwrap_or_else(PoisonError::into_inner) = signing;
+        let mut state = self.state().clone();
+        state.signatures.forget_time();
+        let before = Some(self.authorizer());
+        let (state, _) = self.checks(now, before).run(state).await?;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.published.send_modify(|published| published.issued_at = now);
+        Ok(())
+    }
+
+    fn checks(&self, now: Timestamp, before: Option<Arc<Authorizer>>) -> Checks {
+        let freshness = Freshness { issued_at: now, max_staleness: self.max_staleness };
+        let signing = self.signing.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Checks { freshness, signing, before }
     }
 
     async fn publish(&self, changes: &mut Vec<Change>, now: Timestamp) {
-        let freshness = Freshness { issued_at: now, max_staleness: self.max_staleness };
         let before = self.state().clone();
-        match next(before, changes, freshness, self.authorizer()).await {
+        match next(before, changes, self.checks(now, Some(self.authorizer()))).await {
             Ok((state, authorizer)) => {
                 changes.clear();
                 let published = Published { revision: state.revision, issued_at: now };
@@ -160,31 +195,38 @@ impl Snapshots {
     }
 }
 
-async fn next(
-    mut state: State,
-    changes: &[Change],
-    freshness: Freshness,
-    before: Arc<Authorizer>,
-) -> anyhow::Result<(State, Authorizer)> {
+async fn next(mut state: State, changes: &[Change], checks: Checks) -> anyhow::Result<(State, Authorizer)> {
     for change in changes {
         state.take_in(change.clone())?;
     }
     state.compact();
-    check(state, freshness, Some(before)).await
+    checks.run(state).await
 }
 
-/// The state, where a gateway would take it up, and what decides by it. A large one takes a while.
-async fn check(
-    state: State,
+/// What makes of a state one that is published.
+struct Checks {
     freshness: Freshness,
+    signing: Arc<Signing>,
     before: Option<Arc<Authorizer>>,
-) -> anyhow::Result<(State, Authorizer)> {
-    let check = move || {
-        let snapshot = Snapshot::try_from(state.document(freshness))?;
-        let authorizer = Authorizer::new(snapshot.rules, before.as_deref());
-        anyhow::Ok((state, authorizer.context("the rules are not sound")?))
-    };
-    tokio::task::spawn_blocking(check).await?
+}
+
+impl Checks {
+    /// The state, signed, where a gateway would take it up, and what decides by it. A large one takes a while.
+    async fn run(self, state: State) -> anyhow::Result<(State, Authorizer)> {
+        tokio::task::spawn_blocking(move || self.check(state)).await?
+    }
+
+    fn check(self, mut state: State) -> anyhow::Result<(State, Authorizer)> {
+        let Freshness { issued_at, max_staleness } = self.freshness;
+        let snapshot = Snapshot::try_from(state.document(self.freshness))?;
+        let authorizer = Authorizer::new(snapshot.rules.clone(), self.before.as_deref());
+        let authorizer = authorizer.context("the rules are not sound")?;
+        let holdings = authorizer.holdings(issued_at.into());
+        let touched = state.tokens_touched_since(state.signatures.revision());
+        let term = Term { issued_at, lifetime: max_staleness };
+        state.signatures.next(&self.signing, &snapshot, &holdings, term, &touched)?;
+        Ok((state, authorizer))
+    }
 }
 
 #[cfg(test)]

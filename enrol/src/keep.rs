@@ -16,7 +16,7 @@ use crate::vault::{SaveFailed, Vault};
 
 /// Between attempts: the bound of the first wait, and of the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(20);
 /// How often the clock is looked at: a machine that slept is late.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use drover_api::rest;
-use drover_policy::{Attributes, ClusterId, PathRefused, Permit};
+use drover_api::snapshot::Cluster;
+use drover_policy::{Attributes, PathRefused, Permit};
 use drover_tunnel::{Owner, StreamHeader};
 use http::{Method, header};
 use pingora::http::RequestHeader;
@@ -17,7 +18,7 @@ use crate::audit::Who;
 use crate::authenticate::{Authenticated, authenticate};
 use crate::credential::credential;
 use crate::headers::{self, Upgrade};
-use crate::identity::Identities;
+use crate::identity::{Evidence, Identities, Shown};
 use crate::listener::certificates::Certificates;
 use crate::live::Registered;
 use crate::refusal::Refusal;
@@ -84,8 +85,9 @@ impl Admission {
         current: Arc<Current>,
         certificates: Arc<Certificates>,
         domain: Option<String>,
+        identities: Identities,
     ) -> Self {
-        Self { current, certificates, domain, identities: Identities::new(), owners: RandomState::new() }
+        Self { current, certificates, domain, identities, owners: RandomState::new() }
     }
 
     /// Ends a request that the state of this moment does not admit.
@@ -123,32 +125,31 @@ impl Admission {
         let covers = |host: &str| self.certificates.covers(host);
         let route =
             route(authority(request)?, path, self.domain.as_deref(), covers).map_err(Refusal::Route)?;
-        let presented = credential(&request.headers).map_err(Refusal::Credential)?;
+        let credential = credential(&request.headers).map_err(Refusal::Credential)?;
         let (authenticated, token) =
-            authenticate(&tables, &presented, now).map_err(Refusal::Authentication)?;
+            authenticate(&tables, &credential.presented, now).map_err(Refusal::Authentication)?;
         let who = Who { authenticated, role_groups: None };
         let refused = |refusal| {
             Box::new(Refused { refusal, cluster: Some(route.cluster.to_owned()), who: Some(who.clone()) })
         };
         headers::check(&request.headers).map_err(|error| refused(Refusal::Headers(error)))?;
-        let (cluster, name) =
-            tables.cluster(route.cluster).ok_or_else(|| refused(Refusal::ClusterUnknown))?;
-        if !token.scope.covers(cluster) {
+        let cluster = tables.cluster(route.cluster).ok_or_else(|| refused(Refusal::ClusterUnknown))?;
+        if !token.scope.covers(&cluster.id) {
             return Err(refused(Refusal::TokenScope));
         }
-        let asked = Asked { request, route: &route, query, audit_id, now };
-        self.permit(&tables, cluster, name.as_str(), &who.authenticated, &asked).map_err(refused)
+        let presented = Shown { token, secret: &credential.secret };
+        let asked = Asked { request, route: &route, query, audit_id, now, presented };
+        self.permit(&tables, cluster, &who.authenticated, &asked).map_err(refused)
     }
 
     fn permit(
         &self,
         tables: &Tables,
-        cluster: &ClusterId,
-        cluster_name: &str,
+        cluster: &Cluster,
         authenticated: &Authenticated,
         asked: &Asked<'_>,
     ) -> Result<Admitted, Refusal> {
-        let Asked { request, route, query, audit_id, now } = *asked;
+        let Asked { request, route, query, audit_id, now, presented } = *asked;
         let attributes =
             Attributes::parse(request.method.as_str(), route.path, query).map_err(|error| match error {
                 PathRefused::Method => Refusal::MethodUnknown,
@@ -156,9 +157,10 @@ impl Admission {
             })?;
         let permit = tables
             .policy
-            .decide(&authenticated.user.subject, cluster, attributes, now)
+            .decide(&authenticated.user.subject, &cluster.id, attributes, now)
             .map_err(|refusal| Refusal::Policy { user: authenticated.user.name.clone(), refusal })?;
-        let identity = self.identities.of(authenticated, &permit).map_err(|_| Refusal::IdentityTooLarge)?;
+        let Evidence { assertion, proof } =
+            self.identities.of(tables, cluster, &authenticated.user, presented, now)?;
         let upgrade = Upgrade::of(request.version, &request.headers);
         let attributes = Arc::new(permit.attributes().clone());
         let long_running = upgrade.is_some() || attributes.is_long_running();
@@ -167,7 +169,7 @@ impl Admission {
                 authenticated: authenticated.clone(),
                 role_groups: Some(permit.role_groups().clone()),
             },
-            cluster_name: cluster_name.to_owned(),
+            cluster_name: cluster.name.as_str().to_owned(),
             form: route.form,
             target: query.map_or_else(|| route.path.to_owned(), |query| format!("{}?{query}", route.path)),
             upgrade,
@@ -175,14 +177,14 @@ impl Admission {
             header: StreamHeader {
                 audit_id: audit_id.to_owned(),
                 deadline: (!long_running).then_some(ANSWER_TIMEOUT),
-                identity,
-                assertion: Bytes::new(),
-                proof: Bytes::new(),
+                assertion,
+                proof,
                 impersonate: Bytes::new(),
+                roster: false,
             },
             owner: Owner {
                 user: self.owners.hash_one(&authenticated.user.principal),
-                cluster: self.owners.hash_one(cluster),
+                cluster: self.owners.hash_one(&cluster.id),
             },
             method: request.method.clone(),
             attributes,
@@ -199,6 +201,7 @@ struct Asked<'a> {
     query: Option<&'a str>,
     audit_id: &'a str,
     now: SystemTime,
+    presented: Shown<'a>,
 }
 
 impl From<Refusal> for Box<Refused> {

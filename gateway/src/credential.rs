@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use drover_api::token::Presented;
+use drover_api::token::{Presented, Secret};
 use http::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
 /// Kubernetes' WebSocket subprotocol that carries a bearer token (browsers cannot set headers).
@@ -20,8 +20,15 @@ pub(crate) enum CredentialRefused {
     Malformed,
 }
 
+/// A credential as it was presented, and the whole of it, from which its proof key follows.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    pub presented: Presented,
+    pub secret: Secret,
+}
+
 /// Reads the one credential of a request.
-pub(crate) fn credential(headers: &HeaderMap) -> Result<Presented, CredentialRefused> {
+pub(crate) fn credential(headers: &HeaderMap) -> Result<Credential, CredentialRefused> {
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let subprotocol = subprotocol(headers)?;
     match (authorizations.next(), authorizations.next(), subprotocol) {
@@ -35,7 +42,7 @@ pub(crate) fn credential(headers: &HeaderMap) -> Result<Presented, CredentialRef
     }
 }
 
-fn authorization(value: &str) -> Result<Presented, CredentialRefused> {
+fn authorization(value: &str) -> Result<Credential, CredentialRefused> {
     let (scheme, rest) = value.split_once(' ').ok_or(CredentialRefused::Malformed)?;
     if scheme.eq_ignore_ascii_case("bearer") {
         present(rest.trim_matches(' '))
@@ -47,23 +54,24 @@ fn authorization(value: &str) -> Result<Presented, CredentialRefused> {
 }
 
 /// Basic authentication: the token's id as the user name, the rest of it, or all of it, as the password.
-fn basic(encoded: &str) -> Result<Presented, CredentialRefused> {
+fn basic(encoded: &str) -> Result<Credential, CredentialRefused> {
     if encoded.len() > CREDENTIAL_BYTES_MAX {
         return Err(CredentialRefused::Malformed);
     }
     let decoded = STANDARD.decode(encoded).map_err(|_| CredentialRefused::Malformed)?;
     let text = std::str::from_utf8(&decoded).map_err(|_| CredentialRefused::Malformed)?;
     let (id, password) = text.split_once(':').ok_or(CredentialRefused::Malformed)?;
-    let presented = if password.starts_with("drv_") {
+    let credential = if password.starts_with("drv_") {
         present(password)?
     } else {
         present(&format!("drv_{id}_{password}"))?
     };
-    if presented.id.as_str() == id { Ok(presented) } else { Err(CredentialRefused::Malformed) }
+    if credential.presented.id.as_str() == id { Ok(credential) } else { Err(CredentialRefused::Malformed) }
 }
 
-fn present(token: &str) -> Result<Presented, CredentialRefused> {
-    Presented::parse(token).map_err(|_| CredentialRefused::Malformed)
+fn present(token: &str) -> Result<Credential, CredentialRefused> {
+    let presented = Presented::parse(token).map_err(|_| CredentialRefused::Malformed)?;
+    Ok(Credential { presented, secret: Secret::new(token.to_owned()) })
 }
 
 /// The token among the WebSocket subprotocols. Kubernetes wants another subprotocol beside it.
@@ -122,6 +130,7 @@ mod tests {
             ("sec-websocket-protocol", in_subprotocol),
         ] {
             let presented = credential(&headers(&[(lines.0, &lines.1)])).unwrap();
+            let presented = presented.presented;
             assert_eq!((presented.id, presented.hash), (token.id.clone(), token.hash), "{lines:?}");
         }
     }

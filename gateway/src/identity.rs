@@ -1,64 +1,110 @@
-//! What a user is called in a cluster: the bytes of the stream's header, made once per user and cluster.
+//! What an agent is shown for a user: control's assertion, and the credential's own word for this gateway.
+//!
+//! Both are made once per credential and cluster, and again when control signs anew or half of a delegation's
+//! time is over: with them in the cache nothing is signed for a request.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use drover_api::identity::{EXTRA_DISPLAY_NAME, EXTRA_TOKEN_ID, Identity, IdentityMalformed};
-use drover_api::token::CredentialHash;
-use drover_policy::{ClusterId, Permit};
+use drover_api::assertion::{DELEGATION_LIFETIME_S, Delegation, proof_signer, sent};
+use drover_api::identity::GROUPS_SENT_MAX;
+use drover_api::signed::Signature;
+use drover_api::snapshot::assertions::Asserted;
+use drover_api::snapshot::{Cluster, Token};
+use drover_api::token::{CredentialHash, Secret};
+use drover_policy::ClusterId;
+use drover_tunnel::PeerId;
 
-use crate::authenticate::Authenticated;
-use crate::tables::User;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::tables::{Tables, User};
 
-/// Identities kept encoded: 10,000 credentials on ten clusters each, at about 500 bytes.
-const IDENTITIES_MAX: u64 = 100_000;
+/// Credentials with their clusters that evidence is kept for: 10,000 on ten clusters each, at about 1 KiB.
+const EVIDENCE_MAX: u64 = 100_000;
+const RENEW_AFTER: Duration = Duration::from_secs(DELEGATION_LIFETIME_S / 2);
 
-/// Encoded identities by credential and cluster.
-pub(crate) struct Identities {
-    cache: moka::sync::Cache<(CredentialHash, ClusterId), Encoded>,
+/// What travels in a stream's header.
+#[derive(Clone, Debug)]
+pub(crate) struct Evidence {
+    pub assertion: Bytes,
+    pub proof: Bytes,
 }
 
-/// What was encoded, and from what: a new revision's user or role groups make it anew.
+/// A token that was presented, and the whole of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub token: &'a Token,
+    pub secret: &'a Secret,
+}
+
+pub(crate) struct Identities {
+    gateway: PeerId,
+    metrics: Arc<Metrics>,
+    cache: moka::sync::Cache<(CredentialHash, ClusterId), Kept>,
+}
+
 #[derive(Clone)]
-struct Encoded {
-    user: Arc<User>,
-    role_groups: Arc<[Arc<str>]>,
-    bytes: Bytes,
+struct Kept {
+    /// Of control, over exactly the assertion that is kept.
+    signature: Signature,
+    evidence: Evidence,
+    renew_at: SystemTime,
 }
 
 impl Identities {
-    pub(crate) fn new() -> Self {
-        Self { cache: moka::sync::Cache::new(IDENTITIES_MAX) }
+    pub(crate) fn new(gateway: PeerId, metrics: Arc<Metrics>) -> Self {
+        let cache = moka::sync::Cache::builder().max_capacity(EVIDENCE_MAX).time_to_idle(RENEW_AFTER).build();
+        Self { gateway, metrics, cache }
     }
 
-    /// The identity to send with a permitted request.
-    pub(crate) fn of(&self, who: &Authenticated, permit: &Permit) -> Result<Bytes, IdentityMalformed> {
-        let key = (who.credential, permit.cluster().clone());
-        if let Some(encoded) = self.cache.get(&key)
-            && Arc::ptr_eq(&encoded.user, &who.user)
-            && Arc::ptr_eq(&encoded.role_groups, permit.role_groups())
-        {
-            return Ok(encoded.bytes);
+    /// The evidence to send with a request of a user's to a cluster.
+    pub(crate) fn of(
+        &self,
+        tables: &Tables,
+        cluster: &Cluster,
+        user: &User,
+        shown: Shown<'_>,
+        now: SystemTime,
+    ) -> Result<Evidence, Refusal> {
+        if user.groups.len() > GROUPS_SENT_MAX && cluster.groups_listed.is_none() {
+            return Err(Refusal::TooManyGroups(user.groups.len()));
         }
-        let bytes = Bytes::from(identity(who, permit).encode()?);
-        let (user, role_groups) = (who.user.clone(), permit.role_groups().clone());
-        self.cache.insert(key, Encoded { user, role_groups, bytes: bytes.clone() });
-        Ok(bytes)
+        let Shown { token, secret } = shown;
+        let (epoch, signature) = tables.assertion(&token.id).ok_or(Refusal::Unasserted)?;
+        let key = (token.hash, cluster.id.clone());
+        if let Some(kept) = self.cache.get(&key)
+            && kept.signature == *signature
+            && kept.renew_at > now
+        {
+            return Ok(kept.evidence);
+        }
+        let asserted = Asserted {
+            name: &user.name,
+            principal: &user.principal,
+            display_name: user.display_name.as_deref(),
+            groups: &user.groups,
+            token: &token.id,
+            proof_key: token.proof_key,
+        };
+        let bytes = asserted.bytes(epoch, tables.groups_listed()).map_err(|_| Refusal::IdentityTooLarge)?;
+        let assertion = Bytes::from(sent(epoch.key, signature, &bytes));
+        let evidence = Evidence { assertion, proof: self.delegate(&cluster.id, secret, now)? };
+        let kept = Kept { signature: *signature, evidence: evidence.clone(), renew_at: now + RENEW_AFTER };
+        self.cache.insert(key, kept);
+        Ok(evidence)
     }
-}
 
-/// The identity of a permitted request: the user's own groups and the role groups that the policy gives.
-pub(crate) fn identity(who: &Authenticated, permit: &Permit) -> Identity {
-    let own = who.user.groups.iter().map(|group| group.as_str().to_owned());
-    let roles = permit.role_groups().iter().map(|group| group.to_string());
-    let display_name =
-        who.user.display_name.iter().map(|name| (EXTRA_DISPLAY_NAME.to_owned(), vec![name.clone()]));
-    let token = (EXTRA_TOKEN_ID.to_owned(), vec![who.token.to_string()]);
-    Identity {
-        user: who.user.name.clone(),
-        uid: who.user.principal.as_str().to_owned(),
-        groups: own.chain(roles).collect(),
-        extras: display_name.chain([token]).collect::<BTreeMap<_, _>>(),
+    fn delegate(&self, cluster: &ClusterId, secret: &Secret, now: SystemTime) -> Result<Bytes, Refusal> {
+        let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let delegation = Delegation {
+            cluster: cluster.as_str().to_owned(),
+            gateway: self.gateway.as_str().to_owned(),
+            issued_at_s: now_s,
+            expires_at_s: now_s + DELEGATION_LIFETIME_S,
+        };
+        self.metrics.delegation_signed();
+        let signed = delegation.sign(&proof_signer(secret.expose().as_bytes()));
+        signed.map(Bytes::from).map_err(|_| Refusal::IdentityTooLarge)
     }
 }

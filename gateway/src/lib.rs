@@ -23,6 +23,7 @@ mod metrics;
 mod proxy;
 mod refusal;
 mod relay;
+mod rosters;
 mod route;
 mod saved;
 mod sessions;

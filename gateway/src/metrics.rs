@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     requests: [Counter; 5],
     requests_aborted: Counter,
     requests_retried: Counter,
+    delegations_signed: Counter,
     requests_in_flight: Gauge,
     duration: Histogram,
     connections: Gauge,
@@ -44,6 +45,10 @@ impl Metrics {
             "Answers cut short: the client or the tunnel went away."
         );
         describe_counter!("gateway_requests_retried_total", "Reads sent a second time on another session.");
+        describe_counter!(
+            "gateway_delegations_signed_total",
+            "Signatures with credentials' own keys, for agents."
+        );
         describe_gauge!("gateway_requests_in_flight", "Requests that have not ended.");
         describe_histogram!(DURATION, "Time to the end of a request that is not long-running.");
         describe_gauge!("gateway_connections", "Client connections.");
@@ -64,6 +69,7 @@ impl Metrics {
             requests: CLASSES.map(|class| counter!("gateway_requests_total", "code" => class)),
             requests_aborted: counter!("gateway_requests_aborted_total"),
             requests_retried: counter!("gateway_requests_retried_total"),
+            delegations_signed: counter!("gateway_delegations_signed_total"),
             requests_in_flight: gauge!("gateway_requests_in_flight"),
             duration: histogram!(DURATION),
             connections: gauge!("gateway_connections"),
@@ -100,6 +106,10 @@ impl Metrics {
 
     pub(crate) fn retried(&self) {
         self.requests_retried.increment(1);
+    }
+
+    pub(crate) fn delegation_signed(&self) {
+        self.delegations_signed.increment(1);
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal) {

@@ -60,6 +60,10 @@ pub(crate) enum Refusal {
     /// The agent answered something that is not HTTP.
     Tunnel,
     TokenScope,
+    /// The user is in so many groups, and the cluster lists none to send.
+    TooManyGroups(usize),
+    /// Control has not signed for the token.
+    Unasserted,
     /// The API server did not answer in time.
     UpstreamTimeout {
         idempotent: bool,
@@ -269,6 +273,7 @@ mod tests {
             (Refusal::SessionReconnecting, 503, true),
             (Refusal::SnapshotStale, 503, false),
             (Refusal::Tunnel, 502, false),
+            (Refusal::Unasserted, 503, true),
             (Refusal::UpstreamTimeout { idempotent: false }, 502, false),
             (Refusal::UpstreamTimeout { idempotent: true }, 504, false),
         ] {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::admit::Admission;
 use crate::audit;
 use crate::config::Config;
+use crate::identity::Identities;
 use crate::listener::certificates::Certificates;
 use crate::listener::{self, Listener};
 use crate::live::Live;
@@ -61,10 +62,13 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let (audit, writer) = audit::open(&config.audit_log, metrics.clone()).await?;
     let writer = tokio::spawn(writer.run());
     let sessions = Arc::new(Sessions::new());
-    let tunnel = drover_tunnel::Listener::bind(config.tunnel_listen, &source.tls()?, Limits::default())
+    let tls = source.tls()?;
+    let own_id = tls.own_id().context("the gateway's certificate names no peer")?;
+    let identities = Identities::new(own_id, metrics.clone());
+    let tunnel = drover_tunnel::Listener::bind(config.tunnel_listen, &tls, Limits::default())
         .with_context(|| format!("failed to listen for tunnels on {}", config.tunnel_listen))?;
     let tunnel = Arc::new(tunnel);
-    let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone());
+    let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone(), identities);
     let relay = source.relay(&config);
     let live = Arc::new(Live::default());
     let proxy = Proxy {

@@ -1,10 +1,13 @@
 //! A snapshot in the form that requests are served from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use drover_api::snapshot::{ClusterName, Snapshot, Token};
+use drover_api::roster::SignedRoster;
+use drover_api::signed::Signature;
+use drover_api::snapshot::assertions::{Assertions, Epoch};
+use drover_api::snapshot::{Cluster, ClusterName, Snapshot, Token};
 use drover_api::token::TokenId;
 use drover_policy::{ClusterId, InvalidRules, Policy, Principal, Subject};
 
@@ -18,7 +21,11 @@ pub(crate) struct Tables {
     tokens: HashMap<TokenId, Token>,
     users: HashMap<Principal, Arc<User>>,
     names: HashMap<ClusterName, ClusterId>,
-    clusters: HashMap<ClusterId, ClusterName>,
+    clusters: HashMap<ClusterId, Cluster>,
+    assertions: Option<Assertions>,
+    /// Groups that some cluster has listed for users who are in too many.
+    groups_listed: BTreeSet<Principal>,
+    rosters: BTreeMap<ClusterId, Arc<SignedRoster>>,
 }
 
 /// A user with what every request of theirs needs, made once.
@@ -50,6 +57,7 @@ impl Tables {
             let drover_api::snapshot::User { principal, name, display_name, groups, disabled } = user;
             (principal.clone(), Arc::new(User { name, principal, display_name, groups, disabled, subject }))
         };
+        let groups_listed = snapshot.groups_listed();
         Self {
             revision: snapshot.revision,
             stale_at: snapshot.stale_at,
@@ -61,7 +69,10 @@ impl Tables {
                 .iter()
                 .map(|cluster| (cluster.name.clone(), cluster.id.clone()))
                 .collect(),
-            clusters: snapshot.clusters.into_iter().map(|cluster| (cluster.id, cluster.name)).collect(),
+            clusters: snapshot.clusters.into_iter().map(|cluster| (cluster.id.clone(), cluster)).collect(),
+            assertions: snapshot.assertions,
+            groups_listed,
+            rosters: snapshot.rosters,
         }
     }
 
@@ -78,10 +89,25 @@ impl Tables {
     }
 
     /// The cluster that a client means, by name or id.
-    pub(crate) fn cluster(&self, text: &str) -> Option<(&ClusterId, &ClusterName)> {
-        if let Ok(name) = ClusterName::parse(text) {
-            return self.names.get_key_value(&name).map(|(name, id)| (id, name));
-        }
-        self.clusters.get_key_value(&ClusterId::parse(text).ok()?)
+    pub(crate) fn cluster(&self, text: &str) -> Option<&Cluster> {
+        let id = match ClusterName::parse(text) {
+            Ok(name) => self.names.get(&name)?,
+            Err(_) => &ClusterId::parse(text).ok()?,
+        };
+        self.clusters.get(id)
+    }
+
+    /// Control's signature over who presents a token, and since when it is good.
+    pub(crate) fn assertion(&self, token: &TokenId) -> Option<(&Epoch, &Signature)> {
+        let Assertions { epoch, signatures } = self.assertions.as_ref()?;
+        Some((epoch, signatures.get(token)?))
+    }
+
+    pub(crate) fn groups_listed(&self) -> &BTreeSet<Principal> {
+        &self.groups_listed
+    }
+
+    pub(crate) fn roster(&self, cluster: &ClusterId) -> Option<&Arc<SignedRoster>> {
+        self.rosters.get(cluster)
     }
 }

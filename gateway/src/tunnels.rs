@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
+use crate::rosters::Courier;
 use crate::sessions::Sessions;
 use crate::snapshot::Current;
 
@@ -50,6 +51,9 @@ async fn hold(session: Session, sessions: &Sessions, current: &Current, metrics:
         warn!(peer = %session.peer(), "session refused: the certificate is not an agent's");
         return session.close(CloseReason::Unauthorized);
     };
+    // First, so that the first request does not wait for it. Where it fails, another gateway may have brought one.
+    let mut courier = Courier::new(session.clone(), cluster.clone());
+    courier.deliver(current).await;
     let Some(registered) = sessions.register(cluster.clone(), &session) else {
         warn!(%cluster, "session refused: the cluster has too many");
         return session.close(CloseReason::Overloaded);
@@ -62,6 +66,7 @@ async fn hold(session: Session, sessions: &Sessions, current: &Current, metrics:
     metrics.sessions_changed(sessions.count());
     info!(%cluster, session = %session.id(), instance = %session.instance(), "agent connected");
     let reason = tokio::select! {
+        () = courier.run(current) => session.closed().await,
         reason = session.closed() => reason,
         () = certificate_end(&session) => {
             // An agent that has renewed its certificate is here by another session: this one's streams end in peace.

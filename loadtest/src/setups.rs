@@ -84,11 +84,11 @@ impl Upstream {
 }
 
 async fn drover(folder: &Path, upstream: &Upstream) -> anyhow::Result<Setup> {
-    let mut roster = Roster::new(&folder.join("snapshot.json"), &[("load", "c-load1")]);
+    let mut roster = Roster::new(&folder.join("snapshot.json"), &[("load", "c-load1")])?;
     let admin = roster.user("admin", &["local:group/platform"])?;
     roster.bind(&admin.principal, "admin", Domain::Global);
     roster.publish()?;
-    let gateway = Gateway::prepare(&folder.join("gateway"), roster.path())?;
+    let gateway = Gateway::prepare(&folder.join("gateway"), &roster)?;
     let running = gateway.start().await?;
     let token: PathBuf = folder.join("agent.token");
     write_secret(&token, "token-of-the-agent")?;

@@ -91,7 +91,9 @@ async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
     let objects = Objects::new(store, Seal::from_file(&data.join("store.key"))?);
     for number in 0..size.clusters {
         let (name, id) = (format!("cluster-{number}"), format!("c-x{number}"));
-        objects.create(&Cluster { name, id, projects: Default::default() }, None).await?;
+        objects
+            .create(&Cluster { name, id, projects: Default::default(), groups_listed: None }, None)
+            .await?;
     }
     for number in 0..size.users {
         let (name, principal) = (format!("user-{number}"), principal(number));
@@ -100,10 +102,10 @@ async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
     }
     let expires_at = Timestamp::now().checked_add((24 * 90).hours())?;
     for number in 0..size.tokens {
-        let token::Generated { id, hash, .. } = token::generate();
+        let token::Generated { id, hash, proof_key, .. } = token::generate();
         let user = principal(number % size.users.max(1));
         let (kind, scope) = (TokenKind::Bot, TokenScope::All);
-        objects.create(&Token { id, hash, user, kind, scope, expires_at }, None).await?;
+        objects.create(&Token { id, hash, proof_key, user, kind, scope, expires_at }, None).await?;
     }
     for number in 0..size.bindings {
         let name = format!("binding-{number}");

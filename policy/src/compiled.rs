@@ -75,6 +75,11 @@ impl Compiled {
         &self.role_groups
     }
 
+    /// What holds everywhere in the cluster: a project's rows do not.
+    pub(crate) fn rows_of_the_whole_cluster(&self) -> impl Iterator<Item = &Row> {
+        self.grants.iter().filter(|grant| grant.project.is_none()).flat_map(|grant| &grant.role.rows)
+    }
+
     /// Matches a request whose namespace is in `project`. One deny decides against all that allows.
     pub(crate) fn verdict(&self, attributes: &Attributes, project: Option<&ProjectId>) -> Verdict {
         let wanted = Wanted::new(attributes);

@@ -10,6 +10,7 @@ use moka::sync::Cache;
 use crate::attributes::{Attributes, Target};
 use crate::compiled::{Compiled, Verdict};
 use crate::covers;
+use crate::holdings::Holdings;
 use crate::ids::{ClusterId, RoleName, Subject};
 use crate::index::Index;
 use crate::model;
@@ -68,6 +69,11 @@ impl Policy {
         Ok(Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at })
     }
 
+    /// What every principal holds in each cluster.
+    pub fn holdings(&self, now: SystemTime) -> Holdings {
+        Holdings::new(&self.index, now)
+    }
+
     /// Decides whether a subject may send a request to a cluster.
     pub fn decide(
         &self,
@@ -112,6 +118,17 @@ impl Policy {
     pub fn rows(&self) -> usize {
         use casbin::MgmtApi;
         self.enforcer.get_all_policy().len()
+    }
+
+    /// None of a policy that has ended, or of a cluster that it does not know.
+    pub(crate) fn compiled_for(
+        &self,
+        subject: &Subject,
+        cluster: &ClusterId,
+        now: SystemTime,
+    ) -> Option<Arc<Compiled>> {
+        let sound = now < self.expires_at && self.index.clusters.contains_key(cluster);
+        sound.then(|| self.compiled(subject, cluster, now))
     }
 
     fn compiled(&self, subject: &Subject, cluster: &ClusterId, now: SystemTime) -> Arc<Compiled> {

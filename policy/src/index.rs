@@ -75,6 +75,10 @@ impl Index {
         self.held.get(principal).map_or(&[], Vec::as_slice)
     }
 
+    pub(crate) fn all_held(&self) -> impl Iterator<Item = (&Principal, &Held)> {
+        self.held.iter().flat_map(|(principal, held)| held.iter().map(move |held| (principal, held)))
+    }
+
     /// Every row and every holding, as casbin stores them.
     pub(crate) fn casbin(&self) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
         let unique = |rows: HashSet<Vec<String>>| rows.into_iter().collect::<Vec<_>>();

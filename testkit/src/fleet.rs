@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,7 +15,7 @@ use tokio::process::Command;
 use crate::kubeconfig::{self, Credential, Server};
 use crate::pki::{Authority, Files, LOOPBACK, Subject, Usage};
 use crate::process::{Process, free_port, until};
-use crate::roster::Member;
+use crate::roster::{Member, Roster};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a token of an agent outside of its cluster, which nobody renews.
@@ -32,7 +33,7 @@ pub struct Gateway {
     pub programs: Programs,
     pub folder: PathBuf,
     pub authority: Authority,
-    pub tunnels: Authority,
+    pub tunnels: Arc<Authority>,
     pub port: u16,
     pub tunnel_port: u16,
     pub admin_port: u16,
@@ -69,10 +70,9 @@ impl Programs {
 
 impl Gateway {
     /// Makes certificates and picks ports; starts nothing.
-    pub fn prepare(folder: &Path, snapshot: &Path) -> anyhow::Result<Self> {
+    pub fn prepare(folder: &Path, roster: &Roster) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let (authority, tunnels) =
-            (Authority::new("drover local gateway")?, Authority::new("drover local tunnels")?);
+        let (authority, tunnels) = (Authority::new("drover local gateway")?, roster.authority.clone());
         authority.write(folder, "ca.crt")?;
         let tunnel_ca = tunnels.write(folder, "tunnel-ca.crt")?;
         let subject = Subject {
@@ -98,7 +98,7 @@ impl Gateway {
             port: free_port()?,
             tunnel_port: free_udp_port()?,
             admin_port: free_port()?,
-            snapshot: snapshot.to_owned(),
+            snapshot: roster.path().to_owned(),
             serving,
             tunnel,
             tunnel_ca,

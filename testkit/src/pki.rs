@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use drover_api::signed::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm,
 };
 
 pub use rcgen::ExtendedKeyUsagePurpose as Usage;
@@ -71,6 +72,34 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok((certificate.pem(), key.serialize_pem()))
+    }
+
+    /// A certificate in DER for a key that signs assertions and rosters.
+    pub fn certify_signer(&self, key: PublicKey) -> anyhow::Result<Vec<u8>> {
+        self.certify(key, ExtendedKeyUsagePurpose::CodeSigning)
+    }
+
+    /// The same for a key that may not sign.
+    pub fn certify_for_clients(&self, key: PublicKey) -> anyhow::Result<Vec<u8>> {
+        self.certify(key, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn certify(&self, key: PublicKey, usage: ExtendedKeyUsagePurpose) -> anyhow::Result<Vec<u8>> {
+        struct Ed25519([u8; 32]);
+        impl PublicKeyData for Ed25519 {
+            fn der_bytes(&self) -> &[u8] {
+                &self.0
+            }
+
+            fn algorithm(&self) -> &'static SignatureAlgorithm {
+                &PKCS_ED25519
+            }
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, key.id().to_string());
+        params.extended_key_usages = vec![usage];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        Ok(params.signed_by(&Ed25519(*key.as_bytes()), &self.issuer)?.der().to_vec())
     }
 
     /// Issues into `<folder>/<name>.crt` and `<folder>/<name>.key`.

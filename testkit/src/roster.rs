@@ -1,22 +1,30 @@
 //! The snapshot of a fleet, written as control would push it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use drover_api::kinds::{Binding, Cluster, Domain, Token, TokenKind, TokenScope, User};
-use drover_api::snapshot::{Document, FORMAT, MAX_STALENESS_MAX, READER_MIN};
+use drover_api::roster::SignedRoster;
+use drover_api::signed::Signer;
+use drover_api::snapshot::signing::{Signing, Term};
+use drover_api::snapshot::{Document, FORMAT, MAX_STALENESS_MAX, READER_MIN, Snapshot};
 use drover_api::token;
+use drover_policy::Policy;
 use jiff::Timestamp;
 
-use crate::pki;
+use crate::pki::{self, Authority};
 
 /// Nobody renews a local fleet's snapshot, nor its tokens.
 const TOKEN_LIFE: Duration = MAX_STALENESS_MAX;
 
 /// A snapshot in the making, and the file that it goes to.
-#[derive(Clone, Debug)]
 pub struct Roster {
     pub document: Document,
+    /// Which the tunnels' certificates come from, and that of the key that signs here.
+    pub authority: Arc<Authority>,
+    signing: Signing,
+    seed: [u8; 32],
     path: PathBuf,
 }
 
@@ -30,11 +38,12 @@ pub struct Member {
 
 impl Roster {
     /// Begins a snapshot of clusters, given as name and id.
-    pub fn new(path: &Path, clusters: &[(&str, &str)]) -> Self {
+    pub fn new(path: &Path, clusters: &[(&str, &str)]) -> anyhow::Result<Self> {
         let cluster = |(name, id): &(&str, &str)| Cluster {
             name: (*name).to_owned(),
             id: (*id).to_owned(),
             projects: Default::default(),
+            groups_listed: None,
         };
         let document = Document {
             format: FORMAT,
@@ -47,8 +56,15 @@ impl Roster {
             tokens: Vec::new(),
             roles: Vec::new(),
             bindings: Vec::new(),
+            assertions: None,
+            rosters: Vec::new(),
         };
-        Self { document, path: path.to_owned() }
+        let authority = Authority::new("drover local tunnels")?;
+        let seed = rand::random();
+        let signer = Signer::from_seed(&seed);
+        let certificates = vec![authority.certify_signer(signer.public())?];
+        let signing = Signing { signer, certificates };
+        Ok(Self { document, authority: authority.into(), signing, seed, path: path.to_owned() })
     }
 
     /// Adds a user with a token that is good everywhere.
@@ -71,6 +87,7 @@ impl Roster {
         self.document.tokens.push(Token {
             id: generated.id,
             hash: generated.hash,
+            proof_key: generated.proof_key,
             user: principal.to_owned(),
             kind: TokenKind::Kubeconfig,
             scope,
@@ -93,8 +110,43 @@ impl Roster {
     pub fn publish(&mut self) -> anyhow::Result<u64> {
         self.document.revision += 1;
         self.document.issued_at = Timestamp::now();
+        self.sign()?;
         pki::write_secret(&self.path, &serde_json::to_string_pretty(&self.document)?)?;
         Ok(self.document.revision)
+    }
+
+    /// Signs with a new key from now on; the old one is good for what it signed.
+    pub fn rotate(&mut self) -> anyhow::Result<()> {
+        self.seed = rand::random();
+        self.signing.signer = self.control();
+        self.signing.certificates.push(self.authority.certify_signer(self.signing.signer.public())?);
+        Ok(())
+    }
+
+    pub fn sign_roster(&self, roster: &drover_api::roster::Roster) -> SignedRoster {
+        self.signing.roster(roster).expect("a roster is JSON")
+    }
+
+    /// The key that signs here, in place of control's.
+    pub fn control(&self) -> Signer {
+        Signer::from_seed(&self.seed)
+    }
+
+    /// As control would: a document that no gateway takes up stays unsigned.
+    fn sign(&mut self) -> anyhow::Result<()> {
+        let Ok(snapshot) = Snapshot::try_from(self.document.clone()) else { return Ok(()) };
+        let lifetime = Duration::from_secs(self.document.max_staleness_s);
+        let term = Term { issued_at: self.document.issued_at, lifetime };
+        let epoch = self.signing.epoch(term);
+        self.document.assertions = Some(self.signing.assertions(&snapshot, &snapshot.tokens, epoch));
+        let Ok(policy) = Policy::new(snapshot.rules.clone(), snapshot.stale_at) else { return Ok(()) };
+        let holdings = policy.holdings(SystemTime::now());
+        let disabled = snapshot.users.iter().filter(|user| user.disabled);
+        let disabled = disabled.map(|user| user.principal.clone()).collect();
+        let rosters = snapshot.rosters(&holdings, &disabled, term);
+        self.document.rosters =
+            rosters.map(|(_, roster)| self.signing.roster(&roster)).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_tunnel::{Delivered, Incoming, Owner, Received, RefusalCode, Stream, StreamHeader, StreamRefusal};
+use drover_tunnel::{
+    Delivered, Incoming, Owner, PeerId, Received, RefusalCode, Stream, StreamHeader, StreamRefusal,
+};
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Empty};
@@ -17,7 +19,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::impersonation::{Impersonation, ImpersonationRefused};
+use crate::identity::{Identities, IdentityRefused};
+use crate::impersonation::Impersonation;
 use crate::metrics::{Metrics, Outcome};
 use crate::splice::splice;
 use crate::upstream::readiness::Readiness;
@@ -37,6 +40,7 @@ const HOP: [HeaderName; 4] = [
 ];
 
 pub(crate) struct Forwarder {
+    pub identities: Arc<Identities>,
     pub upstream: Arc<Upstream>,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
@@ -74,8 +78,8 @@ enum Lost {
 }
 
 impl Forwarder {
-    /// Serves a stream to its end.
-    pub(crate) async fn serve(&self, incoming: Incoming) {
+    /// Serves a gateway's stream to its end.
+    pub(crate) async fn serve(&self, incoming: Incoming, gateway: &PeerId) {
         let received = match incoming.receive().await {
             Ok(received) => received,
             Err(error) => {
@@ -83,7 +87,10 @@ impl Forwarder {
                 return self.metrics.ended(Outcome::Malformed);
             }
         };
-        match self.prepare(received.header()).await {
+        if received.header().roster {
+            return self.identities.receive(received).await;
+        }
+        match self.prepare(received.header(), gateway).await {
             Ok(exchange) => self.accept(received, exchange).await,
             Err(refusal) => {
                 debug!(audit_id = received.header().audit_id, %refusal, "stream refused");
@@ -94,8 +101,9 @@ impl Forwarder {
     }
 
     /// Everything that can fail before anything is sent.
-    async fn prepare(&self, header: &StreamHeader) -> Result<Exchange, StreamRefusal> {
-        let impersonation = Impersonation::decode(&header.identity).map_err(unidentified)?;
+    async fn prepare(&self, header: &StreamHeader, gateway: &PeerId) -> Result<Exchange, StreamRefusal> {
+        let impersonation =
+            self.identities.verify(header, gateway).await.map_err(|error| self.unidentified(&error))?;
         if let Some(soon) = self.readiness.state().is_expected_soon() {
             let message = "the API server is not ready".to_owned();
             return Err(unreachable(RefusalCode::ClusterNotReady, soon, message));
@@ -110,6 +118,12 @@ impl Forwarder {
             connection: Mutex::new(Some(connection)),
             switch: Mutex::new(None),
         })
+    }
+
+    fn unidentified(&self, refused: &IdentityRefused) -> StreamRefusal {
+        self.metrics.identity_refused(refused);
+        let message = refused.to_string();
+        StreamRefusal { code: refused.code(), delivered: Delivered::No, retry_after: None, message }
     }
 
     async fn accept(&self, received: Received, exchange: Exchange) {
@@ -219,15 +233,6 @@ fn repeatable(request: &Request<HttpBody>) -> Option<Request<Either<HttpBody, Em
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
-}
-
-fn unidentified(error: ImpersonationRefused) -> StreamRefusal {
-    let code = match error {
-        ImpersonationRefused::Malformed(_) => RefusalCode::IdentityMalformed,
-        ImpersonationRefused::Missing => RefusalCode::IdentityMissing,
-        ImpersonationRefused::Reserved => RefusalCode::IdentityRefused,
-    };
-    StreamRefusal { code, delivered: Delivered::No, retry_after: None, message: error.to_string() }
 }
 
 fn unreachable(code: RefusalCode, soon: bool, message: String) -> StreamRefusal {

@@ -1,8 +1,10 @@
 //! Makes a request one of the user that its stream's header names: all that looks like identity is
 //! dropped first, then the user's headers and the agent's own credential are set.
 
+use std::sync::Arc;
+
 use drover_api::headers::fold;
-use drover_api::identity::{Identity, IdentityMalformed};
+use drover_api::identity::{GROUPS_MAX, Identity, IdentityMalformed};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
@@ -17,24 +19,21 @@ const RESERVED: &str = "system:";
 
 /// The header fields of one user.
 #[derive(Clone, Debug)]
-pub(crate) struct Impersonation(Vec<(HeaderName, HeaderValue)>);
+pub(crate) struct Impersonation(Arc<[(HeaderName, HeaderValue)]>);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ImpersonationRefused {
     #[error("the identity is malformed: {0}")]
     Malformed(#[from] IdentityMalformed),
-    #[error("the stream has no identity")]
-    Missing,
     #[error("users and groups that begin with {RESERVED:?} are the cluster's own")]
     Reserved,
 }
 
 impl Impersonation {
-    pub(crate) fn decode(identity: &[u8]) -> Result<Self, ImpersonationRefused> {
-        if identity.is_empty() {
-            return Err(ImpersonationRefused::Missing);
+    pub(crate) fn of(identity: &Identity) -> Result<Self, ImpersonationRefused> {
+        if identity.groups.len() > GROUPS_MAX {
+            return Err(IdentityMalformed::TooMany.into());
         }
-        let identity = Identity::decode(identity)?;
         let reserved = |name: &String| name.to_ascii_lowercase().starts_with(RESERVED);
         if reserved(&identity.user) || identity.groups.iter().any(reserved) {
             return Err(ImpersonationRefused::Reserved);
@@ -49,7 +48,7 @@ impl Impersonation {
                 fields.push((name.clone(), value(text)?));
             }
         }
-        Ok(Self(fields))
+        Ok(Self(fields.into()))
     }
 
     /// Strips, then sets: the order that keeps a client's fields out whatever they are called.
@@ -59,7 +58,7 @@ impl Impersonation {
             headers.remove(name);
         }
         headers.insert(AUTHORIZATION, credential);
-        for (name, value) in &self.0 {
+        for (name, value) in &*self.0 {
             headers.append(name, value.clone());
         }
     }
@@ -85,10 +84,10 @@ fn extra(key: &str) -> Result<HeaderName, IdentityMalformed> {
 mod tests {
     use super::*;
 
-    fn identity(user: &str, groups: &[&str]) -> Vec<u8> {
+    fn identity(user: &str, groups: &[&str]) -> Identity {
         let extras = [("drover.io/token-id".to_owned(), vec!["t1".to_owned()])].into();
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        Identity { user: user.to_owned(), uid: "local:user/7".to_owned(), groups, extras }.encode().unwrap()
+        Identity { user: user.to_owned(), uid: "local:user/7".to_owned(), groups, extras }
     }
 
     fn applied(sent: &[(&str, &str)]) -> Vec<String> {
@@ -99,7 +98,7 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             );
         }
-        let impersonation = Impersonation::decode(&identity("zoë", &["a,b", "local:group/ops"])).unwrap();
+        let impersonation = Impersonation::of(&identity("zoë", &["a,b", "local:group/ops"])).unwrap();
         impersonation.apply(&mut headers, HeaderValue::from_static("Bearer agent"));
         headers
             .iter()
@@ -140,12 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_a_sound_identity_is_refused() {
-        let refused = |bytes: &[u8]| Impersonation::decode(bytes).unwrap_err();
-        assert_eq!(refused(b""), ImpersonationRefused::Missing);
-        assert_eq!(refused(b"\x02"), ImpersonationRefused::Malformed(IdentityMalformed::Version));
+    fn what_is_the_clusters_own_or_too_much_is_refused() {
+        let refused = |identity: &Identity| Impersonation::of(identity).unwrap_err();
         for (user, group) in [("system:admin", "a"), ("System:admin", "a"), ("zoe", "system:masters")] {
             assert_eq!(refused(&identity(user, &[group])), ImpersonationRefused::Reserved, "{user} {group}");
         }
+        let many: Vec<_> = (0..=GROUPS_MAX).map(|number| format!("g{number}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let expected = ImpersonationRefused::Malformed(IdentityMalformed::TooMany);
+        assert_eq!(refused(&identity("zoe", &many)), expected);
     }
 }

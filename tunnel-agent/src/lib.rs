@@ -9,6 +9,7 @@ pub mod run;
 
 mod certificate;
 mod forward;
+mod identity;
 mod impersonation;
 mod metrics;
 mod splice;

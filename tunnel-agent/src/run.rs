@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use drover_daemon::admin::{self, Readiness as AdminReadiness};
 use drover_daemon::{logging, shutdown};
-use drover_tunnel::{Dialer, Limits};
+use drover_tunnel::{Dialer, Limits, Tls};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::forward::Forwarder;
+use crate::identity::{Identities, Rosters};
 use crate::metrics::Metrics;
 use crate::tunnels::Tunnels;
 use crate::upstream::Upstream;
@@ -58,13 +59,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         certificate = Certificate::obtain(&config, &upstream, &cancelled) => certificate?,
         () = signals.wait() => return Ok(()),
     };
-    let dialer = Arc::new(Dialer::new(&certificate.tls()?, Limits::default())?);
+    let tls = certificate.tls()?;
+    let dialer = Arc::new(Dialer::new(&tls, Limits::default())?);
+    let rosters = Rosters::new(cluster(&tls)?);
+    let identities = Arc::new(Identities::new(rosters, tls.roots().clone(), metrics.clone()));
     let (renewed, renewals) = watch::channel(0);
     certificate.keep(&dialer, renewed, &tasks, &cancelled);
     let stopping = CancellationToken::new();
     let tunnels = Arc::new(Tunnels {
         dialer: dialer.clone(),
-        forwarder: Arc::new(Forwarder { upstream, readiness: readiness.clone(), metrics: metrics.clone() }),
+        forwarder: Arc::new(Forwarder {
+            identities,
+            upstream,
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+        }),
         metrics,
         streams: TaskTracker::new(),
         sessions: TaskTracker::new(),
@@ -95,4 +104,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         warn!("tasks cut off: they did not end in time");
     }
     Ok(())
+}
+
+/// The cluster that this agent's own certificate is for.
+fn cluster(tls: &Tls) -> anyhow::Result<String> {
+    let own = tls.own_id().context("the agent's certificate names no peer")?;
+    let cluster = own.as_str().strip_prefix("cluster/").and_then(|rest| rest.strip_suffix("/agent"));
+    Ok(cluster
+        .with_context(|| format!("the certificate is of {own}, and not of a cluster's agent"))?
+        .to_owned())
 }

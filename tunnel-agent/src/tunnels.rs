@@ -137,8 +137,8 @@ impl Tunnels {
 
     async fn serve(&self, session: Session) {
         while let Some(incoming) = session.accept().await {
-            let forwarder = self.forwarder.clone();
-            self.streams.spawn(async move { forwarder.serve(incoming).await });
+            let (forwarder, gateway) = (self.forwarder.clone(), session.peer().clone());
+            self.streams.spawn(async move { forwarder.serve(incoming, &gateway).await });
         }
         self.metrics.session_ended();
         let reason = session.closed().await;

@@ -59,7 +59,7 @@ impl PeerId {
         Self::from_certificate(chain.first().ok_or(PeerRefused::CertificateMalformed)?, usage)
     }
 
-    fn from_certificate(der: &CertificateDer<'_>, usage: Usage) -> Result<Self, PeerRefused> {
+    pub(crate) fn from_certificate(der: &CertificateDer<'_>, usage: Usage) -> Result<Self, PeerRefused> {
         let malformed = |_| PeerRefused::CertificateMalformed;
         let (_, certificate) =
             X509Certificate::from_der(der).map_err(|_| PeerRefused::CertificateMalformed)?;

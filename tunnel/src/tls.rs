@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
 use crate::codec::ALPN;
+use crate::peer::{PeerId, Usage};
 
 /// A process's certificate and key, and the authority that peers' certificates come from.
 pub struct Tls {
@@ -56,6 +57,18 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_file(key_path)
             .map_err(|e| TlsError::Pem(key_path.display().to_string(), e))?;
         Self::new(certificates(chain.as_ref())?, key, certificates(roots.as_ref())?)
+    }
+
+    /// What peers' certificates must come from.
+    pub fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
+    }
+
+    /// What this process's own certificate calls it.
+    pub fn own_id(&self) -> Option<PeerId> {
+        let certificate = self.chain.first()?;
+        let as_either = [Usage::Dialer, Usage::Listener];
+        as_either.into_iter().find_map(|usage| PeerId::from_certificate(certificate, usage).ok())
     }
 
     /// What to derive other secrets of the process from; never to be shown.

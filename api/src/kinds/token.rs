@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
+use crate::signed::PublicKey;
 use crate::token::{CredentialHash, TokenId};
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +13,8 @@ use crate::token::{CredentialHash, TokenId};
 pub struct Token {
     pub id: TokenId,
     pub hash: CredentialHash,
+    /// By which agents know that the token was presented: of a key that is derived from the whole token.
+    pub proof_key: PublicKey,
     /// Principal of the owner.
     pub user: String,
     pub kind: TokenKind,

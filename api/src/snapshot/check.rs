@@ -1,6 +1,7 @@
 //! From a document to a snapshot: every object is checked, and every problem is named at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use drover_policy::{ClusterId, Principal};
@@ -8,10 +9,11 @@ use drover_policy::{ClusterId, Principal};
 use super::problems::Problems;
 use super::{
     Cluster, ClusterName, Document, MAX_STALENESS_MAX, RESERVED_PREFIXES, Scope, Snapshot, SnapshotInvalid,
-    Token, User, rules,
+    Token, USER_GROUPS_MAX, User, rules,
 };
-use crate::identity::{Identity, IdentityMalformed};
+use crate::identity::{GROUPS_SENT_MAX, Identity};
 use crate::kinds::{self, TokenScope};
+use crate::roster::SignedRoster;
 
 pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
     let mut problems = Problems::default();
@@ -21,10 +23,19 @@ pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
     let users = users(&document.users, &mut problems);
     let tokens = tokens(&document.tokens, &clusters, &users, &mut problems);
     let rules = rules::rules(&document, &mut problems);
+    let rosters = rosters(document.rosters, &mut problems);
     match (stale_at, problems.is_empty()) {
-        (Some(stale_at), true) => {
-            Ok(Snapshot { revision: document.revision, issued_at, stale_at, clusters, users, tokens, rules })
-        }
+        (Some(stale_at), true) => Ok(Snapshot {
+            revision: document.revision,
+            issued_at,
+            stale_at,
+            clusters,
+            users,
+            tokens,
+            rules,
+            assertions: document.assertions,
+            rosters,
+        }),
         _ => Err(problems.into()),
     }
 }
@@ -49,10 +60,29 @@ fn clusters(written: &[kinds::Cluster], problems: &mut Problems) -> Vec<Cluster>
         let name = problems.keep(format!("{path}.name"), ClusterName::parse(&cluster.name));
         let id = problems.keep(format!("{path}.id"), ClusterId::parse(&cluster.id));
         if let (Some(name), Some(id)) = (name, id) {
-            clusters.push(Cluster { name, id });
+            let listed = cluster.groups_listed.as_ref().map(|groups| listed(groups, &path, problems));
+            clusters.push(Cluster { name, id, groups_listed: listed });
         }
     }
     clusters
+}
+
+fn rosters(written: Vec<SignedRoster>, problems: &mut Problems) -> BTreeMap<ClusterId, Arc<SignedRoster>> {
+    let named = written.into_iter().enumerate().filter_map(|(index, roster)| {
+        let id = problems.keep(format!("rosters[{index}].cluster"), ClusterId::parse(&roster.cluster))?;
+        Some((id, Arc::new(roster)))
+    });
+    named.collect()
+}
+
+fn listed(groups: &BTreeSet<String>, path: &str, problems: &mut Problems) -> BTreeSet<Principal> {
+    if groups.len() > GROUPS_SENT_MAX {
+        problems.add(format!("{path}.groups_listed"), format!("more than {GROUPS_SENT_MAX} groups"));
+    }
+    let parsed = groups
+        .iter()
+        .filter_map(|group| problems.keep(format!("{path}.groups_listed"), Principal::parse(group)));
+    parsed.collect()
 }
 
 fn users(written: &[kinds::User], problems: &mut Problems) -> Vec<User> {
@@ -88,15 +118,23 @@ fn names_of(user: &kinds::User) -> impl Iterator<Item = (&'static str, &str)> {
 }
 
 /// A user who could not be written into a stream's header must not be found out at the first request.
-fn sendable(user: &kinds::User) -> Result<(), IdentityMalformed> {
+fn sendable(user: &kinds::User) -> Result<(), String> {
+    if user.groups.len() > USER_GROUPS_MAX {
+        return Err(format!("more than {USER_GROUPS_MAX} groups"));
+    }
     let display_name = user.display_name.clone().map(|name| ("name".to_owned(), vec![name]));
-    let identity = Identity {
+    let mut identity = Identity {
         user: user.name.clone(),
         uid: user.principal.clone(),
-        groups: user.groups.iter().cloned().collect(),
+        groups: BTreeSet::new(),
         extras: display_name.into_iter().collect(),
     };
-    identity.encode().map(drop)
+    let sound = |identity: &Identity| identity.encode().map(drop).map_err(|error| error.to_string());
+    sound(&identity)?;
+    user.groups.chunks(GROUPS_SENT_MAX).try_for_each(|some| {
+        identity.groups = some.iter().cloned().collect();
+        sound(&identity)
+    })
 }
 
 fn tokens(
@@ -123,6 +161,7 @@ fn tokens(
             tokens.push(Token {
                 id: token.id.clone(),
                 hash: token.hash,
+                proof_key: token.proof_key,
                 user: user.clone(),
                 kind: token.kind,
                 scope,

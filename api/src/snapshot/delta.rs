@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Document, FORMAT, SnapshotInvalid, Version};
+use super::{Assertions, Document, FORMAT, SnapshotInvalid, Version};
 use crate::kinds::{Binding, Cluster, Kind, Role, Token, User};
+use crate::roster::SignedRoster;
 
 /// A delta as written. One from a revision to itself says that the state is still the one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +30,10 @@ pub struct Delta {
     pub roles: Changes<Role>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     pub bindings: Changes<Binding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertions: Option<Assertions>,
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    pub rosters: Changes<SignedRoster>,
 }
 
 /// Of one kind: objects as they are now, and the keys of those that are gone.
@@ -73,11 +78,20 @@ impl Document {
         let Delta { format, reader_min, revision, issued_at, max_staleness_s, .. } = delta;
         (self.format, self.reader_min, self.revision) = (format, reader_min, revision);
         (self.issued_at, self.max_staleness_s) = (issued_at, max_staleness_s);
+        let clusters_go = !delta.clusters.deleted.is_empty();
         delta.clusters.apply(&mut self.clusters);
         delta.users.apply(&mut self.users);
         delta.tokens.apply(&mut self.tokens);
         delta.roles.apply(&mut self.roles);
         delta.bindings.apply(&mut self.bindings);
+        delta.rosters.apply(&mut self.rosters);
+        if clusters_go {
+            let ids: HashSet<_> = self.clusters.iter().map(|cluster| cluster.id.as_str()).collect();
+            self.rosters.retain(|roster| ids.contains(roster.cluster.as_str()));
+        }
+        if let Some(assertions) = delta.assertions {
+            assertions.apply(&mut self.assertions);
+        }
         Ok(())
     }
 }

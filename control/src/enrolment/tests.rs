@@ -27,7 +27,12 @@ async fn control() -> Control {
     let authority = Arc::new(Authority::load(&objects, HOUR).await.unwrap());
     let enrolment = Enrolment::new(objects.clone(), authority).unwrap();
     let control = Control { objects, enrolment, now: SystemTime::now(), _folder: folder };
-    let cluster = Cluster { name: "one".to_owned(), id: "c-1".to_owned(), projects: Default::default() };
+    let cluster = Cluster {
+        name: "one".to_owned(),
+        id: "c-1".to_owned(),
+        projects: Default::default(),
+        groups_listed: None,
+    };
     control.objects.create(&cluster, None).await.unwrap();
     control
 }

@@ -83,7 +83,12 @@ fn published(served: &Served) -> Revision {
 }
 
 async fn change(served: &Served, name: &str) -> Revision {
-    let cluster = Cluster { name: name.to_owned(), id: format!("c-{name}"), projects: Default::default() };
+    let cluster = Cluster {
+        name: name.to_owned(),
+        id: format!("c-{name}"),
+        projects: Default::default(),
+        groups_listed: None,
+    };
     let revision = served.control.objects.create(&cluster, None).await.unwrap().metadata.revision;
     let mut published = served.control.snapshots.published();
     timeout(DEADLINE, published.wait_for(|published| published.revision >= revision)).await.unwrap().unwrap();

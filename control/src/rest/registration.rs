@@ -30,7 +30,7 @@ impl Writes for Cluster {
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
         field("name", ClusterName::parse(&create.name))?;
         let id = format!("c-{}", token::random_id());
-        let cluster = Cluster { name: create.name, id, projects: Default::default() };
+        let cluster = Cluster { name: create.name, id, projects: Default::default(), groups_listed: None };
         Ok(Created { object: control.objects.create(&cluster, None).await?, secret: None })
     }
 

@@ -22,6 +22,7 @@ use crate::gateways::Gateways;
 use crate::objects::{Objects, UserSecret};
 use crate::passwords::Passwords;
 use crate::seal::Seal;
+use crate::signer::Signers;
 use crate::snapshots::Snapshots;
 use crate::store::Sqlite;
 
@@ -38,7 +39,8 @@ pub(crate) async fn served() -> Served {
     let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
     let objects = Objects::new(store.clone(), Seal::new(&[7; 32]));
     let authority = Arc::new(Authority::load(&objects, HOUR).await.unwrap());
-    let snapshots = Arc::new(Snapshots::load(&*store, HOUR, Timestamp::now()).await.unwrap());
+    let signers = Signers::new(objects.clone(), authority.clone());
+    let snapshots = Arc::new(Snapshots::load(&*store, signers, HOUR, Timestamp::now()).await.unwrap());
     let gateways = Gateways::load(objects.clone(), HOUR, CancellationToken::new()).await.unwrap();
     let control = Arc::new(Control {
         enrolment: Enrolment::new(objects.clone(), authority).unwrap(),
@@ -52,8 +54,22 @@ pub(crate) async fn served() -> Served {
     });
     let follow = async move { snapshots.follow(&*store, CancellationToken::new()).await };
     let served = Served { control, _follow: AbortOnDropHandle::new(tokio::spawn(follow)), _folder: folder };
-    served.put(&Cluster { name: "one".into(), id: "c-1".into(), projects: Default::default() }).await;
-    served.put(&Cluster { name: "two".into(), id: "c-2".into(), projects: Default::default() }).await;
+    served
+        .put(&Cluster {
+            name: "one".into(),
+            id: "c-1".into(),
+            projects: Default::default(),
+            groups_listed: None,
+        })
+        .await;
+    served
+        .put(&Cluster {
+            name: "two".into(),
+            id: "c-2".into(),
+            projects: Default::default(),
+            groups_listed: None,
+        })
+        .await;
     served
 }
 

@@ -47,7 +47,15 @@ pub(super) async fn make(
     let generated = token::generate();
     let expires_at = field("lifetime_s", seconds(now + Duration::from_secs(lifetime_s)))?;
     let user = user.principal.clone();
-    let spec = Token { id: generated.id, hash: generated.hash, user, kind, scope, expires_at };
+    let spec = Token {
+        id: generated.id,
+        hash: generated.hash,
+        proof_key: generated.proof_key,
+        user,
+        kind,
+        scope,
+        expires_at,
+    };
     let object = control.objects.create(&spec, None).await?;
     Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
 }

@@ -1,13 +1,15 @@
 //! What gateways serve from, held with the revision of each change, so that a delta is made from any revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, User};
 use drover_api::snapshot::delta::{Changes, Delta};
 use drover_api::snapshot::{Document, FORMAT, READER_MIN};
+use drover_api::token::TokenId;
 use jiff::Timestamp;
 
+use super::signatures::Signatures;
 use crate::objects::{Kept, ObjectsError, object};
 use crate::store::{Change, Revision};
 
@@ -27,6 +29,7 @@ pub(crate) struct State {
     tokens: Latest<Token>,
     roles: Latest<Role>,
     bindings: Latest<Binding>,
+    pub(super) signatures: Signatures,
 }
 
 /// How long what is published serves.
@@ -100,6 +103,25 @@ impl State {
         Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
     }
 
+    /// Tokens that changed after a revision, or whose users did.
+    pub(super) fn tokens_touched_since(&self, revision: Revision) -> HashSet<TokenId> {
+        let users = self.users.values().filter(|(metadata, _)| metadata.revision > revision);
+        let users: HashSet<_> =
+            users.filter_map(|(_, spec)| spec.as_ref().map(|user| user.principal.as_str())).collect();
+        let tokens = self.tokens.values().filter_map(|(metadata, spec)| {
+            let token = spec.as_ref()?;
+            let touched = metadata.revision > revision || users.contains(token.user.as_str());
+            touched.then(|| token.id.clone())
+        });
+        tokens.collect()
+    }
+
+    /// With all that is signed of it.
+    pub(super) fn signed_document(&self, freshness: Freshness) -> Document {
+        let (assertions, rosters) = (self.signatures.assertions(), self.signatures.rosters());
+        Document { assertions, rosters, ..self.document(freshness) }
+    }
+
     pub(super) fn document(&self, freshness: Freshness) -> Document {
         Document {
             format: FORMAT,
@@ -112,12 +134,23 @@ impl State {
             tokens: objects(&self.tokens),
             roles: objects(&self.roles),
             bindings: objects(&self.bindings),
+            assertions: None,
+            rosters: Vec::new(),
         }
     }
 
-    /// None where only the whole state tells what happened since.
-    pub(super) fn delta(&self, from: Revision, freshness: Freshness) -> Option<Delta> {
-        (self.oldest..=self.revision).contains(&from).then(|| Delta {
+    /// None where only the whole state tells what happened since. What is signed anew is in it from `told_at` on.
+    pub(super) fn delta(
+        &self,
+        from: Revision,
+        told_at: Option<Timestamp>,
+        freshness: Freshness,
+    ) -> Option<Delta> {
+        if !(self.oldest..=self.revision).contains(&from) {
+            return None;
+        }
+        let (assertions, rosters) = self.signatures.since(from, told_at);
+        Some(Delta {
             format: FORMAT,
             reader_min: READER_MIN,
             from,
@@ -129,6 +162,8 @@ impl State {
             tokens: since(&self.tokens, from),
             roles: since(&self.roles, from),
             bindings: since(&self.bindings, from),
+            assertions,
+            rosters,
         })
     }
 }
@@ -194,11 +229,11 @@ mod tests {
         }
         let freshness =
             Freshness { issued_at: Timestamp::UNIX_EPOCH, max_staleness: Duration::from_secs(60) };
-        assert_eq!(state.delta(0, freshness).unwrap().tokens.deleted.len() as u64, total);
+        assert_eq!(state.delta(0, None, freshness).unwrap().tokens.deleted.len() as u64, total);
         state.compact();
-        assert!(state.delta(2, freshness).is_none());
-        assert_eq!(state.delta(3, freshness).unwrap().tokens.deleted.len(), DELETIONS_MAX);
+        assert!(state.delta(2, None, freshness).is_none());
+        assert_eq!(state.delta(3, None, freshness).unwrap().tokens.deleted.len(), DELETIONS_MAX);
         state.compact();
-        assert!(state.delta(3, freshness).is_some());
+        assert!(state.delta(3, None, freshness).is_some());
     }
 }

@@ -4,6 +4,7 @@ use drover_api::kinds::Domain;
 use drover_api::snapshot::Document;
 
 use super::*;
+use crate::authority::Authority;
 use crate::objects::Objects;
 use crate::seal::Seal;
 use crate::store::{Expected, Sqlite, Value};
@@ -25,7 +26,12 @@ fn fixture() -> Fixture {
 }
 
 fn cluster(name: &str) -> Cluster {
-    Cluster { name: name.to_owned(), id: format!("c-{name}"), projects: Default::default() }
+    Cluster {
+        name: name.to_owned(),
+        id: format!("c-{name}"),
+        projects: Default::default(),
+        groups_listed: None,
+    }
 }
 
 fn viewer(name: &str, cluster: &str) -> Binding {
@@ -41,7 +47,12 @@ fn viewer(name: &str, cluster: &str) -> Binding {
 impl Fixture {
     async fn load(&self) -> Arc<Snapshots> {
         let now = Timestamp::now();
-        Arc::new(Snapshots::load(&*self.store, STALENESS, now).await.unwrap())
+        Arc::new(Snapshots::load(&*self.store, self.signers().await, STALENESS, now).await.unwrap())
+    }
+
+    async fn signers(&self) -> Signers {
+        let authority = Authority::load(&self.objects, STALENESS).await.unwrap();
+        Signers::new(self.objects.clone(), Arc::new(authority))
     }
 
     async fn put<K: crate::objects::Kept>(&self, spec: &K) -> Revision {
@@ -60,8 +71,9 @@ fn document(snapshots: &Snapshots) -> Document {
 
 /// The document as a gateway has it that was at another, order aside.
 fn caught_up(mut from: Document, snapshots: &Snapshots) -> serde_json::Value {
-    from.apply(snapshots.delta(from.revision).unwrap()).unwrap();
+    from.apply(snapshots.delta(from.revision, None).unwrap()).unwrap();
     from.clusters.sort_by(|one, other| one.name.cmp(&other.name));
+    from.rosters.sort_by(|one, other| one.cluster.cmp(&other.cluster));
     serde_json::to_value(&from).unwrap()
 }
 
@@ -91,7 +103,7 @@ async fn a_delta_makes_of_any_earlier_state_the_whole_one() {
     assert_eq!(caught_up(before, &snapshots), whole);
     assert_eq!(caught_up(middle, &snapshots), whole);
     let ahead = snapshots.published().borrow().revision + 1;
-    assert!(snapshots.delta(ahead).is_none(), "a store that went back asks for the whole state");
+    assert!(snapshots.delta(ahead, None).is_none(), "a store that went back asks for the whole state");
 }
 
 #[tokio::test]
@@ -141,7 +153,7 @@ async fn what_is_published_is_renewed_at_half_of_its_time() {
     let ((), renewed) = tokio::join!(follow, renewed);
     assert_eq!(renewed.revision, first.revision);
     assert!(renewed.issued_at > first.issued_at);
-    let delta = snapshots.delta(first.revision).unwrap();
+    let delta = snapshots.delta(first.revision, None).unwrap();
     assert!(delta.is_renewal() && delta.issued_at == renewed.issued_at);
 }
 
@@ -151,7 +163,8 @@ async fn a_store_with_an_object_of_a_newer_program_is_not_served_from() {
     let spec = serde_json::to_vec(&cluster("one")).unwrap();
     let newer = Value { format: Cluster::FORMAT + 1, spec, secret: None };
     fixture.store.put(Cluster::KIND, "one", newer, Expected::Absent).await.unwrap();
-    let refused = Snapshots::load(&*fixture.store, STALENESS, Timestamp::now()).await;
+    let refused =
+        Snapshots::load(&*fixture.store, fixture.signers().await, STALENESS, Timestamp::now()).await;
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("newer program"), "{refused}");
 }

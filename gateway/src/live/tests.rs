@@ -13,11 +13,12 @@ struct Zoe {
 impl Zoe {
     fn state(&self, revision: u64, changed: impl Fn(&str) -> String) -> Tables {
         let (id, hash) = (self.token.id.as_str(), String::from(self.token.hash));
+        let proof_key = String::from(self.token.proof_key);
         let text = format!(
             r#"{{"format":1,"reader_min":1,"revision":{revision},"issued_at":"2026-11-25T12:00:00Z","max_staleness_s":600,
             "clusters":[{{"name":"one","id":"c-1"}},{{"name":"two","id":"c-2"}}],
             "users":[{{"principal":"local:user/7","name":"zoe","disabled":false}}],
-            "tokens":[{{"id":"{id}","hash":"{hash}","user":"local:user/7","kind":"bot","scope":"all","expires_at":"2026-11-25T12:05:00Z"}}],
+            "tokens":[{{"id":"{id}","hash":"{hash}","proof_key":"{proof_key}","user":"local:user/7","kind":"bot","scope":"all","expires_at":"2026-11-25T12:05:00Z"}}],
             "roles":[],
             "bindings":[{{"name":"b","principal":"local:user/7","role":"cluster-viewer","domain":{{"cluster":"c-1"}}}}]}}"#
         );

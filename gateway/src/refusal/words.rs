@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use drover_api::identity::GROUPS_SENT_MAX;
 use drover_tunnel::{Delivered, StreamRefusal};
 
 use super::{Refusal, Rendered, forbidden, rendered};
@@ -87,10 +88,7 @@ impl Refusal {
                 403,
                 "Forbidden",
                 "IdentityTooLarge",
-                format!(
-                    "the user has more than {} groups, or a name that cannot be sent to a cluster",
-                    drover_api::identity::GROUPS_MAX
-                ),
+                "the user has a name that cannot be sent to a cluster",
             ),
             Self::Internal => rendered(500, "InternalError", "Internal", "the gateway failed: see its log"),
             Self::Lost => rendered(
@@ -163,6 +161,24 @@ impl Refusal {
             Self::TokenScope => {
                 rendered(403, "Forbidden", "TokenScope", format!("the token is not for {named}"))
             }
+            Self::TooManyGroups(count) => rendered(
+                403,
+                "Forbidden",
+                "TooManyGroups",
+                format!(
+                    "the user is in {count} groups, more than the {GROUPS_SENT_MAX} that are sent to a cluster, and {named} lists none \
+                     to send in their place: its administrator sets groups_listed"
+                ),
+            ),
+            Self::Unasserted => Rendered {
+                retry_after: Some(RETRY_AFTER_RECONNECT),
+                ..rendered(
+                    503,
+                    "ServiceUnavailable",
+                    "Unasserted",
+                    "control has not signed for this token yet",
+                )
+            },
             Self::UpstreamTimeout { idempotent: true } => rendered(
                 504,
                 "Timeout",
@@ -255,7 +271,9 @@ mod tests {
             Refusal::SnapshotAbsent,
             Refusal::SnapshotStale,
             Refusal::TokenScope,
+            Refusal::TooManyGroups(1000),
             Refusal::Tunnel,
+            Refusal::Unasserted,
             Refusal::UpstreamTimeout { idempotent: false },
             Refusal::UpstreamTimeout { idempotent: true },
         ]

@@ -9,6 +9,7 @@ mod control;
 mod control_plane;
 mod deployment;
 mod failures;
+mod hostile_gateway;
 mod http2;
 mod isolation;
 mod kubectl;

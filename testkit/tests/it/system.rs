@@ -112,14 +112,14 @@ impl Fleet {
     ) -> Self {
         let folder = folder(test);
         let named: Vec<_> = targets.iter().map(|target| (target.name.as_str(), target.id.as_str())).collect();
-        let mut roster = Roster::new(&folder.join("snapshot.json"), &named);
+        let mut roster = Roster::new(&folder.join("snapshot.json"), &named).unwrap();
         let admin = roster.user("admin", &["local:group/platform"]).unwrap();
         let viewer = roster.user("viewer", &[]).unwrap();
         roster.bind(&admin.principal, "admin", Domain::Global);
         roster.bind(&viewer.principal, "cluster-viewer", Domain::Global);
         write(&mut roster);
         roster.publish().unwrap();
-        let gateway = Gateway::prepare(&folder, roster.path()).unwrap();
+        let gateway = Gateway::prepare(&folder, &roster).unwrap();
         let running = gateway.start().await.unwrap();
         let mut agents = Vec::new();
         for target in targets {

@@ -10,17 +10,17 @@ use super::{Framed, Malformed, fields, frame, put_frame};
 const REQUEST: u64 = 0x10;
 const AUDIT_ID: u64 = 0x00;
 const DEADLINE: u64 = 0x02;
-const IDENTITY: u64 = 0x04;
 const ASSERTION: u64 = 0x06;
 const PROOF: u64 = 0x08;
 const IMPERSONATE: u64 = 0x0a;
+const ROSTER: u64 = 0x0c;
 
 /// Longest header with its frame, in bytes: a stream's window, so that it is sent without waiting.
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
 /// A UUID, and what a client may send in its place.
 const AUDIT_ID_BYTES_MAX: usize = 128;
-/// 400 groups of 1 KiB each and their frame.
-const IDENTITY_BYTES_MAX: usize = 512 * 1024;
+/// 256 groups of 1 KiB each and their frame.
+const ASSERTION_BYTES_MAX: usize = 512 * 1024;
 /// A delegation with its signatures.
 const PROOF_BYTES_MAX: usize = 16 * 1024;
 
@@ -29,11 +29,12 @@ const PROOF_BYTES_MAX: usize = 16 * 1024;
 pub struct StreamHeader {
     pub audit_id: String,
     pub deadline: Option<Duration>,
-    pub identity: Bytes,
     pub assertion: Bytes,
     pub proof: Bytes,
     /// The identity that the caller wants to act as.
     pub impersonate: Bytes,
+    /// The stream carries no request: what follows is the agent's roster.
+    pub roster: bool,
 }
 
 /// A header that the protocol has no room for.
@@ -57,6 +58,9 @@ impl StreamHeader {
                 out.bytes(tag, value);
             }
         }
+        if self.roster {
+            out.bytes(ROSTER, &[]);
+        }
         let mut framed = Vec::new();
         put_frame(REQUEST, &out.finish(), &mut framed);
         if framed.len() > HEADER_BYTES_MAX { Err(HeaderTooLarge) } else { Ok(framed.into()) }
@@ -78,7 +82,11 @@ impl StreamHeader {
                     header.deadline = Some(fields::duration(value)?);
                     continue;
                 }
-                IDENTITY => &mut header.identity,
+                ROSTER if value.is_empty() => {
+                    header.roster = true;
+                    continue;
+                }
+                ROSTER => return Err(Malformed::Length),
                 ASSERTION => &mut header.assertion,
                 PROOF => &mut header.proof,
                 IMPERSONATE => &mut header.impersonate,
@@ -95,18 +103,13 @@ impl StreamHeader {
         if header.audit_id.is_empty() { Err(Malformed::FieldMissing) } else { Ok(Some((header, length))) }
     }
 
-    fn opaque(&self) -> [(u64, &Bytes); 4] {
-        [
-            (IDENTITY, &self.identity),
-            (ASSERTION, &self.assertion),
-            (PROOF, &self.proof),
-            (IMPERSONATE, &self.impersonate),
-        ]
+    fn opaque(&self) -> [(u64, &Bytes); 3] {
+        [(ASSERTION, &self.assertion), (PROOF, &self.proof), (IMPERSONATE, &self.impersonate)]
     }
 }
 
 fn opaque_bytes_max(tag: u64) -> usize {
-    if tag == PROOF { PROOF_BYTES_MAX } else { IDENTITY_BYTES_MAX }
+    if tag == PROOF { PROOF_BYTES_MAX } else { ASSERTION_BYTES_MAX }
 }
 
 /// Lengths only: the fields say who a user is.
@@ -115,10 +118,10 @@ impl std::fmt::Debug for StreamHeader {
         f.debug_struct("StreamHeader")
             .field("audit_id", &self.audit_id)
             .field("deadline", &self.deadline)
-            .field("identity_bytes", &self.identity.len())
             .field("assertion_bytes", &self.assertion.len())
             .field("proof_bytes", &self.proof.len())
             .field("impersonate_bytes", &self.impersonate.len())
+            .field("roster", &self.roster)
             .finish()
     }
 }

@@ -63,15 +63,15 @@ fn stream_headers_keep_their_bytes() {
     let header = StreamHeader {
         audit_id: "id-1".to_owned(),
         deadline: Some(Duration::from_secs(70)),
-        identity: Bytes::from_static(b"who"),
         assertion: Bytes::from_static(b"word"),
         proof: Bytes::from_static(b"p"),
         impersonate: Bytes::from_static(b"as"),
+        roster: true,
     };
     let bytes = header.encode().unwrap();
     assert_eq!(
         hex(&bytes),
-        "101e000469642d31020480011170040377686f0604776f7264080170 0a026173".replace(' ', "")
+        "101b 000469642d31 020480011170 0604776f7264 080170 0a026173 0c00".replace(' ', "")
     );
     assert_eq!(StreamHeader::decode(&bytes), Ok(Some((header, bytes.len()))));
 }
@@ -132,7 +132,7 @@ fn a_first_frame_of_a_stream_is_never_skipped() {
     assert_eq!(FirstFrame::decode(&unhex("22 03 000101")), Err(Malformed::FieldMissing));
     assert_eq!(StreamHeader::decode(&unhex("11 00")), Err(Malformed::FrameUnknown));
     assert_eq!(StreamHeader::decode(&unhex("10 00")), Err(Malformed::FieldMissing));
-    assert_eq!(StreamHeader::decode(&unhex("10 05 000161 0c00")), Err(Malformed::FieldUnknown));
+    assert_eq!(StreamHeader::decode(&unhex("10 05 000161 0e00")), Err(Malformed::FieldUnknown));
     assert_eq!(StreamHeader::decode(&unhex("10 03 0001ff")), Err(Malformed::Value));
 }
 
@@ -140,9 +140,9 @@ fn a_first_frame_of_a_stream_is_never_skipped() {
 fn limits_are_checked_before_the_bytes_arrive() {
     assert_eq!(StreamHeader::decode(&unhex("10 80100001")), Err(Malformed::TooLong));
     assert_eq!(FirstFrame::decode(&unhex("22 5001")), Err(Malformed::TooLong));
-    let header = |audit_id: usize, identity: usize, proof: usize| StreamHeader {
+    let header = |audit_id: usize, assertion: usize, proof: usize| StreamHeader {
         audit_id: "a".repeat(audit_id),
-        identity: vec![0; identity].into(),
+        assertion: vec![0; assertion].into(),
         proof: vec![0; proof].into(),
         ..StreamHeader::default()
     };
@@ -185,10 +185,10 @@ proptest! {
     #[test]
     fn headers_round_trip(
         audit_id in "[a-z0-9-]{1,128}", deadline in prop::option::of(0_u64..1 << 40),
-        identity in opaque(), assertion in opaque(), proof in opaque(), impersonate in opaque(), after in opaque(),
+        assertion in opaque(), proof in opaque(), impersonate in opaque(), roster in any::<bool>(), after in opaque(),
     ) {
         let deadline = deadline.map(Duration::from_millis);
-        let header = StreamHeader { audit_id, deadline, identity, assertion, proof, impersonate };
+        let header = StreamHeader { audit_id, deadline, assertion, proof, impersonate, roster };
         let mut bytes = header.encode().unwrap().to_vec();
         let length = bytes.len();
         prop_assert_eq!(StreamHeader::decode(&bytes[..length - 1]), Ok(None));

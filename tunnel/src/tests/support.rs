@@ -116,7 +116,7 @@ impl Pair {
 pub(super) fn header() -> StreamHeader {
     StreamHeader {
         audit_id: "id".to_owned(),
-        identity: Bytes::from_static(b"who"),
+        assertion: Bytes::from_static(b"who"),
         ..StreamHeader::default()
     }
 }

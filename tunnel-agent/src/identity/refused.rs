@@ -1,0 +1,113 @@
+//! Why a gateway may not speak for a user.
+
+use drover_api::assertion::Malformed;
+use drover_api::identity::GROUPS_SENT_MAX;
+use drover_tunnel::RefusalCode;
+
+use crate::impersonation::ImpersonationRefused;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IdentityRefused {
+    #[error("the assertion has expired, or is from the future")]
+    AssertionExpired,
+    #[error("the assertion is not signed by the key that it names")]
+    AssertionForged,
+    #[error("the stream has no assertion of a user")]
+    AssertionMissing,
+    #[error("the user is disabled")]
+    Disabled,
+    #[error(transparent)]
+    Impersonation(#[from] ImpersonationRefused),
+    #[error("the assertion is signed by a key that is not control's")]
+    KeyUnknown,
+    #[error("the assertion or the proof is malformed: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the proof has expired, or is from the future")]
+    ProofExpired,
+    #[error("the proof is not signed by the user's credential")]
+    ProofForged,
+    #[error("the stream has no proof that the user's credential was presented")]
+    ProofMissing,
+    #[error("the proof is for another cluster")]
+    ProofOfAnotherCluster,
+    #[error("the proof is for another gateway")]
+    ProofOfAnotherGateway,
+    #[error("the proof is good for longer than proofs may be")]
+    ProofTooLong,
+    #[error("no gateway has brought a roster yet")]
+    RosterMissing,
+    #[error("the roster has expired: gateways bring no newer one")]
+    RosterStale,
+    #[error("the user is in more than {GROUPS_SENT_MAX} groups, and this cluster lists none to send")]
+    TooManyGroups,
+    #[error("the roster has neither the user nor a group of theirs")]
+    UserUnknown,
+}
+
+impl IdentityRefused {
+    pub(crate) const LABELS: [&str; 17] = [
+        "assertion_expired",
+        "assertion_forged",
+        "assertion_missing",
+        "disabled",
+        "impersonation",
+        "key_unknown",
+        "malformed",
+        "proof_expired",
+        "proof_forged",
+        "proof_missing",
+        "proof_of_another_cluster",
+        "proof_of_another_gateway",
+        "proof_too_long",
+        "roster_missing",
+        "roster_stale",
+        "too_many_groups",
+        "user_unknown",
+    ];
+
+    /// As metrics call it.
+    pub(crate) const fn label(&self) -> &'static str {
+        Self::LABELS[match self {
+            Self::AssertionExpired => 0,
+            Self::AssertionForged => 1,
+            Self::AssertionMissing => 2,
+            Self::Disabled => 3,
+            Self::Impersonation(_) => 4,
+            Self::KeyUnknown => 5,
+            Self::Malformed(_) => 6,
+            Self::ProofExpired => 7,
+            Self::ProofForged => 8,
+            Self::ProofMissing => 9,
+            Self::ProofOfAnotherCluster => 10,
+            Self::ProofOfAnotherGateway => 11,
+            Self::ProofTooLong => 12,
+            Self::RosterMissing => 13,
+            Self::RosterStale => 14,
+            Self::TooManyGroups => 15,
+            Self::UserUnknown => 16,
+        }]
+    }
+
+    /// Whether the next roster may say otherwise: gateways may know of a change before the agent does.
+    pub(crate) const fn may_be_mended_by_a_roster(&self) -> bool {
+        matches!(
+            self,
+            Self::Disabled
+                | Self::KeyUnknown
+                | Self::RosterMissing
+                | Self::RosterStale
+                | Self::TooManyGroups
+                | Self::UserUnknown
+        )
+    }
+
+    pub(crate) const fn code(&self) -> RefusalCode {
+        match self {
+            Self::AssertionMissing | Self::ProofMissing => RefusalCode::IdentityMissing,
+            Self::Malformed(_) | Self::Impersonation(ImpersonationRefused::Malformed(_)) => {
+                RefusalCode::IdentityMalformed
+            }
+            _refused => RefusalCode::IdentityRefused,
+        }
+    }
+}
