@@ -141,7 +141,7 @@ fn service_account() -> Value {
 fn impersonates() -> Value {
     let extras = EXTRA_KEYS.iter().map(|key| format!("userextras/{key}"));
     let resources: Vec<_> =
-        ["groups", "uids", "users"].map(str::to_owned).into_iter().chain(extras).collect();
+        ["groups", "serviceaccounts", "uids", "users"].map(str::to_owned).into_iter().chain(extras).collect();
     json!({ "apiGroups": ["", "authentication.k8s.io"], "resources": resources, "verbs": ["impersonate"] })
 }
 

@@ -19,6 +19,7 @@ use crate::authenticate::{Authenticated, authenticate};
 use crate::credential::credential;
 use crate::headers::{self, Upgrade};
 use crate::identity::{Evidence, Identities, Shown};
+use crate::impersonate::{forbidden, wanted};
 use crate::listener::certificates::Certificates;
 use crate::live::Registered;
 use crate::refusal::Refusal;
@@ -128,7 +129,7 @@ impl Admission {
         let credential = credential(&request.headers).map_err(Refusal::Credential)?;
         let (authenticated, token) =
             authenticate(&tables, &credential.presented, now).map_err(Refusal::Authentication)?;
-        let who = Who { authenticated, role_groups: None };
+        let who = Who { authenticated, role_groups: None, wanted: None };
         let refused = |refusal| {
             Box::new(Refused { refusal, cluster: Some(route.cluster.to_owned()), who: Some(who.clone()) })
         };
@@ -150,6 +151,16 @@ impl Admission {
         asked: &Asked<'_>,
     ) -> Result<Admitted, Refusal> {
         let Asked { request, route, query, audit_id, now, presented } = *asked;
+        let wanted = wanted(&request.headers).map_err(Refusal::ImpersonationMalformed)?;
+        if let Some(wanted) = &wanted {
+            let rights = tables.policy.impersonation(&authenticated.user.subject, &cluster.id, now);
+            if let Some(part) = forbidden(rights, wanted) {
+                return Err(Refusal::Impersonation { user: authenticated.user.name.clone(), part });
+            }
+        }
+        let impersonate = wanted
+            .as_ref()
+            .map_or_else(Bytes::new, |wanted| serde_json::to_vec(wanted).expect("texts are JSON").into());
         let attributes =
             Attributes::parse(request.method.as_str(), route.path, query).map_err(|error| match error {
                 PathRefused::Method => Refusal::MethodUnknown,
@@ -168,6 +179,7 @@ impl Admission {
             who: Who {
                 authenticated: authenticated.clone(),
                 role_groups: Some(permit.role_groups().clone()),
+                wanted: wanted.map(Arc::new),
             },
             cluster_name: cluster.name.as_str().to_owned(),
             form: route.form,
@@ -179,7 +191,7 @@ impl Admission {
                 deadline: (!long_running).then_some(ANSWER_TIMEOUT),
                 assertion,
                 proof,
-                impersonate: Bytes::new(),
+                impersonate,
                 roster: false,
             },
             owner: Owner {

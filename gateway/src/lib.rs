@@ -17,6 +17,7 @@ mod dial;
 mod follow;
 mod headers;
 mod identity;
+mod impersonate;
 mod listener;
 mod live;
 mod metrics;

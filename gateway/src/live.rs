@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
+use drover_api::impersonate::Wanted;
 use drover_api::token::Presented;
 use drover_policy::{Attributes, ClusterId};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::authenticate::{Authenticated, authenticate};
+use crate::audit::Who;
+use crate::authenticate::authenticate;
+use crate::impersonate::forbidden;
 use crate::snapshot::Current;
 use crate::tables::Tables;
 
@@ -29,6 +32,7 @@ struct Request {
     presented: Presented,
     cluster: ClusterId,
     attributes: Arc<Attributes>,
+    wanted: Option<Arc<Wanted>>,
     ended: CancellationToken,
 }
 
@@ -42,15 +46,16 @@ pub(crate) struct Registered {
 impl Live {
     pub(crate) fn register(
         self: &Arc<Self>,
-        who: &Authenticated,
+        who: &Who,
         cluster: &ClusterId,
         attributes: &Arc<Attributes>,
     ) -> Registered {
+        let Who { authenticated: who, wanted, .. } = who;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let ended = CancellationToken::new();
         let presented = Presented { id: who.token.clone(), hash: who.credential };
-        let (cluster, attributes) = (cluster.clone(), attributes.clone());
-        self.requests.insert(id, Request { presented, cluster, attributes, ended: ended.clone() });
+        let (cluster, attributes, wanted) = (cluster.clone(), attributes.clone(), wanted.clone());
+        self.requests.insert(id, Request { presented, cluster, attributes, wanted, ended: ended.clone() });
         Registered { live: self.clone(), id, ended }
     }
 
@@ -90,6 +95,12 @@ impl Request {
         }
         let Ok((who, token)) = authenticate(tables, &self.presented, now) else { return false };
         let attributes = Attributes::clone(&self.attributes);
+        if let Some(wanted) = &self.wanted {
+            let rights = tables.policy.impersonation(&who.user.subject, &self.cluster, now);
+            if forbidden(rights, wanted).is_some() {
+                return false;
+            }
+        }
         token.scope.covers(&self.cluster)
             && tables.policy.decide(&who.user.subject, &self.cluster, attributes, now).is_ok()
     }

@@ -262,10 +262,9 @@ impl Proxy {
                 return Err(Box::new(Refused { refusal: Refusal::AuditFull, cluster, who }));
             }
         };
-        let live = admitted.is_long_running().then(|| {
-            let who = &admitted.who.authenticated;
-            self.live.register(who, admitted.permit.cluster(), &admitted.attributes)
-        });
+        let live = admitted
+            .is_long_running()
+            .then(|| self.live.register(&admitted.who, admitted.permit.cluster(), &admitted.attributes));
         if let Some(live) = &live {
             self.admission.review(live);
         }

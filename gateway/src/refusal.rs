@@ -17,6 +17,7 @@ use pingora::http::ResponseHeader;
 use crate::authenticate::AuthenticationRefused;
 use crate::credential::CredentialRefused;
 use crate::headers::HeadersRefused;
+use crate::impersonate::ImpersonationMalformed;
 use crate::listener::head::HeadRefused;
 use crate::route::{RouteRefused, in_cluster};
 
@@ -42,6 +43,12 @@ pub(crate) enum Refusal {
     Head(HeadRefused),
     Headers(HeadersRefused),
     IdentityTooLarge,
+    /// A part of whom the client wants to act as, to which the caller has no right.
+    Impersonation {
+        user: String,
+        part: String,
+    },
+    ImpersonationMalformed(ImpersonationMalformed),
     Internal,
     /// The stream broke after the request may have reached the API server.
     Lost,

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use drover_api::assertion::{self, Assertion, CLOCK_SKEW_S, DELEGATION_LIFETIME_S, Delegation};
 use drover_api::identity::{GROUPS_SENT_MAX, Identity};
-use drover_api::roster::ROSTER_BYTES_MAX;
+use drover_api::impersonate::Wanted;
+use drover_api::roster::{ROSTER_BYTES_MAX, Subject};
 use drover_api::signed::Context;
 use drover_tunnel::{Owner, PeerId, Received, Stream, StreamHeader};
 use rustls::RootCertStore;
@@ -35,7 +36,7 @@ const ROSTER_TIMEOUT: Duration = Duration::from_secs(10);
 const ROLES: &str = "drover:";
 const SKEW: Duration = Duration::from_secs(CLOCK_SKEW_S);
 
-/// SHA-256 over assertion, proof and gateway.
+/// SHA-256 over assertion, proof, whom the user wants to act as, and gateway.
 type Key = [u8; 32];
 
 pub(crate) struct Identities {
@@ -127,7 +128,10 @@ impl Identities {
             Some(known) => (known.assertion.clone(), known.expires_at),
             None => self.check_signatures(header, gateway, &current, now)?,
         };
-        let impersonation = Impersonation::of(&allowed(&assertion, &current)?)?;
+        let impersonation = match header.impersonate.is_empty() {
+            true => Impersonation::of(&allowed(&assertion, &current)?)?,
+            false => acting_as(&header.impersonate, &assertion, &current)?,
+        };
         let by_roster = (current, impersonation.clone());
         self.verified.insert(key, Arc::new(Verified { assertion, expires_at, by_roster }));
         Ok(impersonation)
@@ -173,7 +177,8 @@ impl Identities {
 
 fn key(header: &StreamHeader, gateway: &PeerId) -> Key {
     let mut hash = Sha256::new();
-    for part in [&header.assertion[..], &header.proof, gateway.as_str().as_bytes()] {
+    let parts = [&header.assertion[..], &header.proof, &header.impersonate, gateway.as_str().as_bytes()];
+    for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -187,8 +192,8 @@ fn good_until(issued_at_s: u64, expires_at_s: u64, now: SystemTime) -> Option<Sy
     (issued_at <= now + SKEW && expires_at > now).then_some(expires_at)
 }
 
-/// The user as the cluster is to see them: their own groups, and those that their roles stand for here.
-fn allowed(assertion: &Assertion, current: &Current) -> Result<Identity, IdentityRefused> {
+/// What the roster has of the user and of the groups that they are in.
+fn subjects<'a>(assertion: &Assertion, current: &'a Current) -> Result<Vec<&'a Subject>, IdentityRefused> {
     let (identity, roster) = (&assertion.identity, &current.roster);
     if roster.disabled.contains(&identity.uid) {
         return Err(IdentityRefused::Disabled);
@@ -198,12 +203,18 @@ fn allowed(assertion: &Assertion, current: &Current) -> Result<Identity, Identit
         return Err(ImpersonationRefused::Reserved.into());
     }
     let principals = std::iter::once(&identity.uid).chain(&identity.groups);
-    let mut subjects = principals.filter_map(|principal| roster.subjects.get(principal)).peekable();
-    if subjects.peek().is_none() {
-        return Err(IdentityRefused::UserUnknown);
-    }
-    let role_groups: Vec<String> =
-        subjects.flat_map(|subject| &subject.role_groups).map(ToOwned::to_owned).collect();
+    let subjects: Vec<_> = principals.filter_map(|principal| roster.subjects.get(principal)).collect();
+    if subjects.is_empty() { Err(IdentityRefused::UserUnknown) } else { Ok(subjects) }
+}
+
+/// The user as the cluster is to see them: their own groups, and those that their roles stand for here.
+fn allowed(assertion: &Assertion, current: &Current) -> Result<Identity, IdentityRefused> {
+    let (identity, roster) = (&assertion.identity, &current.roster);
+    let role_groups: Vec<String> = subjects(assertion, current)?
+        .iter()
+        .flat_map(|subject| &subject.role_groups)
+        .map(ToOwned::to_owned)
+        .collect();
     let mut identity = identity.clone();
     if assertion.groups_left_out || identity.groups.len() > GROUPS_SENT_MAX {
         let listed = roster.groups_listed.as_ref().ok_or(IdentityRefused::TooManyGroups)?;
@@ -211,4 +222,23 @@ fn allowed(assertion: &Assertion, current: &Current) -> Result<Identity, Identit
     }
     identity.groups.extend(role_groups);
     Ok(identity)
+}
+
+/// Whom the user wants to act as, where the roster lets them: with nothing that was not asked for, and the user's own
+/// name beside it.
+fn acting_as(
+    impersonate: &[u8],
+    assertion: &Assertion,
+    current: &Current,
+) -> Result<Impersonation, IdentityRefused> {
+    let wanted: Wanted =
+        serde_json::from_slice(impersonate).map_err(|_| IdentityRefused::ImpersonateMalformed)?;
+    wanted.check().map_err(ImpersonationRefused::from)?;
+    let subjects = subjects(assertion, current)?;
+    let rights = || subjects.iter().flat_map(|subject| &subject.impersonate);
+    if wanted.parts().any(|part| !rights().any(|right| right.covers(&part))) {
+        return Err(IdentityRefused::ImpersonateForbidden);
+    }
+    let Assertion { identity: original, .. } = assertion;
+    Ok(Impersonation::acting(&wanted, original)?)
 }

@@ -1,10 +1,12 @@
 //! Makes a request one of the user that its stream's header names: all that looks like identity is
 //! dropped first, then the user's headers and the agent's own credential are set.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_api::headers::fold;
-use drover_api::identity::{GROUPS_MAX, Identity, IdentityMalformed};
+use drover_api::identity::{EXTRA_TOKEN_ID, GROUPS_MAX, Identity, IdentityMalformed};
+use drover_api::impersonate::{EXTRA_ORIGINAL_USER, Wanted, service_account};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
@@ -16,6 +18,11 @@ const EXTRA: &str = "impersonate-extra-";
 const FAMILIES: [&str; 3] = ["impersonate-", "x-remote-", "proxy-"];
 /// Users and groups that Kubernetes itself gives rights to: no gateway may speak for them.
 const RESERVED: &str = "system:";
+
+/// Extras that say who asked, which nobody may ask for.
+const OUR_EXTRAS: &str = "drover.io/";
+
+type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// The header fields of one user.
 #[derive(Clone, Debug)]
@@ -39,15 +46,31 @@ impl Impersonation {
             return Err(ImpersonationRefused::Reserved);
         }
         let mut fields = vec![(USER, value(&identity.user)?), (UID, value(&identity.uid)?)];
-        for group in &identity.groups {
-            fields.push((GROUP, value(group)?));
+        groups(&mut fields, &identity.groups)?;
+        extras(&mut fields, &identity.extras)?;
+        Ok(Self(fields.into()))
+    }
+
+    /// Of somebody whom another acts as: with the other's name and token in extras, whatever was asked for.
+    pub(crate) fn acting(wanted: &Wanted, original: &Identity) -> Result<Self, ImpersonationRefused> {
+        let reserved = |name: &String| name.to_ascii_lowercase().starts_with(RESERVED);
+        let account = service_account(&wanted.user).is_some();
+        let ours = |key: &String| key.starts_with(OUR_EXTRAS);
+        if (reserved(&wanted.user) && !account)
+            || wanted.groups.iter().any(reserved)
+            || wanted.extras.keys().any(ours)
+        {
+            return Err(ImpersonationRefused::Reserved);
         }
-        for (key, values) in &identity.extras {
-            let name = extra(key)?;
-            for text in values {
-                fields.push((name.clone(), value(text)?));
-            }
+        let mut fields = vec![(USER, value(&wanted.user)?)];
+        if let Some(uid) = &wanted.uid {
+            fields.push((UID, value(uid)?));
         }
+        groups(&mut fields, &wanted.groups)?;
+        extras(&mut fields, &wanted.extras)?;
+        extras(&mut fields, &[(EXTRA_ORIGINAL_USER.to_owned(), vec![original.user.clone()])].into())?;
+        let token = original.extras.iter().filter(|(key, _)| *key == EXTRA_TOKEN_ID);
+        extras(&mut fields, &token.map(|(key, values)| (key.clone(), values.clone())).collect())?;
         Ok(Self(fields.into()))
     }
 
@@ -62,6 +85,26 @@ impl Impersonation {
             headers.append(name, value.clone());
         }
     }
+}
+
+fn groups(fields: &mut Fields, groups: &BTreeSet<String>) -> Result<(), IdentityMalformed> {
+    groups.iter().try_for_each(|group| {
+        fields.push((GROUP, value(group)?));
+        Ok(())
+    })
+}
+
+fn extras<V>(fields: &mut Fields, extras: &BTreeMap<String, V>) -> Result<(), IdentityMalformed>
+where
+    for<'a> &'a V: IntoIterator<Item = &'a String>,
+{
+    for (key, values) in extras {
+        let name = extra(key)?;
+        for text in values {
+            fields.push((name.clone(), value(text)?));
+        }
+    }
+    Ok(())
 }
 
 fn is_identity(name: &str) -> bool {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use drover_api::impersonate::Wanted;
 use drover_policy::{Attributes, Target};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -41,6 +42,8 @@ pub(crate) struct Who {
     pub authenticated: Authenticated,
     /// None for what was refused before the policy gave any.
     pub role_groups: Option<Arc<[Arc<str>]>>,
+    /// Whom they act as, where they are allowed to.
+    pub wanted: Option<Arc<Wanted>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,6 +65,8 @@ pub(crate) struct Event<'a> {
     request_uri: Cow<'a, str>,
     verb: Cow<'a, str>,
     user: User<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impersonated_user: Option<User<'a>>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
     source_ips: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +128,7 @@ impl Record {
             request_uri: cut(&self.uri),
             verb,
             user: self.who.as_ref().map_or_else(User::default, user),
+            impersonated_user: self.who.as_ref().and_then(|who| who.wanted.as_deref()).map(impersonated),
             source_ips: self.source.iter().map(IpAddr::to_string).collect(),
             user_agent: self.user_agent.as_deref(),
             object_ref: attributes.and_then(object_ref),
@@ -159,6 +165,14 @@ fn user(who: &Who) -> User<'_> {
         username: Some(&user.name),
         uid: Some(user.principal.as_str()),
         groups: own.chain(roles).collect(),
+    }
+}
+
+fn impersonated(wanted: &Wanted) -> User<'_> {
+    User {
+        username: Some(&wanted.user),
+        uid: wanted.uid.as_deref(),
+        groups: wanted.groups.iter().map(String::as_str).collect(),
     }
 }
 

@@ -27,7 +27,8 @@ impl Zoe {
 
     fn watch(&self, live: &Arc<Live>, tables: &Tables) -> Registered {
         let presented = Presented { id: self.token.id.clone(), hash: self.token.hash };
-        let (who, _) = authenticate(tables, &presented, at(0)).unwrap();
+        let (authenticated, _) = authenticate(tables, &presented, at(0)).unwrap();
+        let who = Who { authenticated, role_groups: None, wanted: None };
         let attributes = Attributes::parse("GET", "/api/v1/pods", Some("watch=true")).unwrap();
         live.register(&who, &ClusterId::parse("c-1").unwrap(), &Arc::new(attributes))
     }

@@ -9,6 +9,8 @@ use super::{Refusal, Rendered, forbidden, rendered};
 use crate::authenticate::AuthenticationRefused;
 use crate::credential::CredentialRefused;
 use crate::headers::HeadersRefused;
+#[cfg(test)]
+use crate::impersonate::ImpersonationMalformed;
 use crate::listener::head::HeadRefused;
 use crate::route::RouteRefused;
 
@@ -82,7 +84,6 @@ impl Refusal {
             },
             Self::Headers(refused) => match refused {
                 HeadersRefused::Framing => rendered(400, "BadRequest", "ConnectionNominatesFraming", refused),
-                HeadersRefused::Impersonation => rendered(403, "Forbidden", "Impersonation", refused),
             },
             Self::IdentityTooLarge => rendered(
                 403,
@@ -90,6 +91,17 @@ impl Refusal {
                 "IdentityTooLarge",
                 "the user has a name that cannot be sent to a cluster",
             ),
+            Self::Impersonation { user, part } => rendered(
+                403,
+                "Forbidden",
+                "Impersonation",
+                format!(
+                    "{user:?} may not act as {part} in {named}: it takes a role with the verb impersonate"
+                ),
+            ),
+            Self::ImpersonationMalformed(refused) => {
+                rendered(400, "BadRequest", "ImpersonationMalformed", refused)
+            }
             Self::Internal => rendered(500, "InternalError", "Internal", "the gateway failed: see its log"),
             Self::Lost => rendered(
                 502,
@@ -252,7 +264,8 @@ mod tests {
             Refusal::Head(H::TargetTooLong),
             Refusal::Head(H::TooLarge),
             Refusal::Headers(HeadersRefused::Framing),
-            Refusal::Headers(HeadersRefused::Impersonation),
+            Refusal::Impersonation { user: "zoe".to_owned(), part: "user \"yan\"".to_owned() },
+            Refusal::ImpersonationMalformed(ImpersonationMalformed::UserAbsent),
             Refusal::IdentityTooLarge,
             Refusal::Internal,
             Refusal::Lost,

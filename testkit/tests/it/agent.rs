@@ -43,6 +43,7 @@ pub(crate) struct Word {
     pub(crate) signer: Signer,
     /// Of the credential, if it is sound.
     pub(crate) proof: Signer,
+    pub(crate) impersonate: Vec<u8>,
     /// Signed by another key than it says.
     pub(crate) forged: bool,
 }
@@ -57,6 +58,7 @@ impl Word {
             audit_id: "test".to_owned(),
             assertion: sent(self.signer.id(), &signature, &bytes).into(),
             proof: self.delegation.sign(&self.proof).unwrap().into(),
+            impersonate: self.impersonate.clone().into(),
             ..StreamHeader::default()
         }
     }
@@ -133,6 +135,7 @@ impl Harness {
             },
             signer: self.roster.control(),
             proof,
+            impersonate: Vec::new(),
             forged: false,
         }
     }

@@ -24,7 +24,7 @@ impl Harness {
 type Lie = (&'static str, fn(&mut Word));
 
 /// What it says about a user whose credential it has or has not seen.
-const LIES: [Lie; 16] = [
+const LIES: [Lie; 18] = [
     ("not signed by the key that it names", |word| {
         // The key's id is control's; the signature is not.
         word.assertion.identity.user = "root".to_owned();
@@ -65,6 +65,10 @@ const LIES: [Lie; 16] = [
     ("are the cluster's own", |word| word.assertion.identity.user = "system:admin".to_owned()),
     ("are the cluster's own", |word| {
         word.assertion.identity.groups.insert("drover:cluster-owner".to_owned());
+    }),
+    ("does not let the user act as", |word| word.impersonate = br#"{"user":"root"}"#.to_vec()),
+    ("does not let the user act as", |word| {
+        word.impersonate = br#"{"user":"zoe","groups":["drover:cluster-owner"]}"#.to_vec();
     }),
     ("in more than 256 groups, and this cluster lists none", |word| word.assertion.groups_left_out = true),
 ];

@@ -2,10 +2,12 @@
 
 use std::process::Stdio;
 
+use drover_api::kinds::{Domain, Effect, Role, Rule};
+use drover_testkit::process::until;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::system::{Fleet, soon};
+use crate::system::{DEADLINE, Fleet, clusters, soon};
 
 #[tokio::test]
 async fn whoami_shows_the_gateways_user_and_groups() {
@@ -93,8 +95,89 @@ async fn a_watch_sees_a_change_at_once() {
 }
 
 #[tokio::test]
-async fn acting_as_somebody_else_is_refused() {
+async fn acting_as_somebody_else_is_refused_to_an_administrator_too() {
     let fleet = Fleet::start("as").await;
-    let said = fleet.says(&fleet.admin, "one", &["get", "pods", "--as", "viewer"]).await.unwrap_err();
-    assert!(said.contains("impersonation (kubectl --as) is not allowed"), "{said}");
+    for arguments in
+        [&["--as", "viewer"][..], &["--as", "system:admin"], &["--as", "a", "--as-group", "system:masters"]]
+    {
+        let said =
+            fleet.says(&fleet.admin, "one", &[&["get", "pods"], arguments].concat()).await.unwrap_err();
+        assert!(said.contains("\"admin\" may not act as user"), "{said}");
+    }
+}
+
+fn actor() -> Role {
+    let rule = |resource: &str, names: &[&str]| Rule {
+        effect: Effect::Allow,
+        verbs: vec!["impersonate".to_owned()],
+        api_groups: vec!["".to_owned(), "authentication.k8s.io".to_owned()],
+        resources: vec![resource.to_owned()],
+        resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        non_resource_urls: Vec::new(),
+    };
+    let rules = vec![
+        rule("users", &["dev", "system:node:a"]),
+        rule("groups", &["dev-team", "system:masters"]),
+        rule("serviceaccounts", &["default"]),
+        rule("uids", &["7"]),
+    ];
+    Role { name: "actor".to_owned(), inherits: Vec::new(), rules }
+}
+
+#[tokio::test]
+async fn who_has_the_right_acts_as_exactly_whom_they_name_and_both_are_recorded() {
+    let fleet = Fleet::start_with("acting", |roster| {
+        roster.document.roles.push(actor());
+        roster.bind("local:user/admin", "actor", Domain::Cluster("c-one1".to_owned()));
+    })
+    .await;
+    let whoami = async |cluster: &str, arguments: &[&str]| {
+        let command = [&["auth", "whoami", "-o", "json"], arguments].concat();
+        let said = fleet.says(&fleet.admin, cluster, &command).await?;
+        Ok::<_, String>(serde_json::from_str::<Value>(&said).unwrap()["status"]["userInfo"].clone())
+    };
+    let dev = ["--as", "dev", "--as-group", "dev-team", "--as-uid", "7"];
+    let seen = whoami("one", &dev).await.unwrap();
+    assert_eq!((&seen["username"], &seen["uid"]), (&"dev".into(), &"7".into()));
+    assert_eq!(seen["groups"], serde_json::json!(["dev-team", "system:authenticated"]));
+    assert_eq!(seen["extra"]["drover.io/original-user"], serde_json::json!(["admin"]));
+    let account = "system:serviceaccount:default:default";
+    let seen = whoami("one", &["--as", account]).await.unwrap();
+    assert_eq!(seen["username"], account);
+    for (arguments, part) in [
+        (&["--as", "viewer"][..], "user \"viewer\""),
+        (&["--as", "dev", "--as-group", "others"], "group \"others\""),
+        (&["--as", "dev", "--as-uid", "8"], "uid \"8\""),
+        (&["--as", "system:serviceaccount:default:other"], "service account \"default/other\""),
+        // The rules allow it; the agent never does.
+        (&["--as", "system:node:a"], "are the cluster's own"),
+        (&["--as", "dev", "--as-group", "system:masters"], "are the cluster's own"),
+    ] {
+        // Of a review, kubectl would not show the words.
+        let pods = [&["get", "pods"], arguments].concat();
+        let said = fleet.says(&fleet.admin, "one", &pods).await.unwrap_err();
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    let pods = [&["get", "pods"], &dev[..]].concat();
+    let said = fleet.says(&fleet.admin, "two", &pods).await.unwrap_err();
+    assert!(said.contains("may not act as user"), "the right is of one cluster: {said}");
+
+    // The request is decided for dev by the cluster, for whom nothing is bound.
+    let asked = ["get", "configmaps", "--field-selector=metadata.name=acted", "--as", "dev"];
+    let said = fleet.says(&fleet.admin, "one", &asked).await.unwrap_err();
+    assert!(said.contains("User \"dev\" cannot list resource \"configmaps\""), "{said}");
+    let recorded = until("both records", DEADLINE, async || {
+        let ours = std::fs::read_to_string(fleet.gateway.audit_log())?;
+        let ours = ours.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let ours = ours.filter(|event| event["requestURI"].as_str().is_some_and(|uri| uri.contains("acted")));
+        Ok(ours.last().zip(clusters().one.audited("acted").pop()))
+    });
+    let (ours, theirs) = recorded.await.unwrap();
+    assert_eq!(ours["auditID"], theirs["auditID"]);
+    assert_eq!(
+        (&ours["user"]["username"], &ours["impersonatedUser"]["username"]),
+        (&"admin".into(), &"dev".into())
+    );
+    assert_eq!(theirs["impersonatedUser"]["username"], "dev");
+    assert_eq!(theirs["impersonatedUser"]["extra"]["drover.io/original-user"][0], "admin");
 }

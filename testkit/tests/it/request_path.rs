@@ -84,7 +84,7 @@ async fn what_must_not_pass_is_refused_in_our_own_words_and_reaches_nobody() {
     let within = |path: &str| format!("/k8s/clusters/one{path}");
     let cases: Vec<(&str, String, Vec<&str>, u16, &str)> = vec![
         ("GET", PODS.to_owned(), vec!["Impersonate-User: root"], 403, "Impersonation"),
-        ("GET", PODS.to_owned(), vec!["Impersonate-Extra-a: b"], 403, "Impersonation"),
+        ("GET", PODS.to_owned(), vec!["Impersonate-Extra-a: b"], 400, "ImpersonationMalformed"),
         ("GET", PODS.to_owned(), vec!["Connection: host"], 400, "ConnectionNominatesFraming"),
         ("GET", within("/api/v1/namespaces/default/../kube-system/secrets"), vec![], 400, "PathNotCanonical"),
         ("GET", within("/api/v1/namespaces/default/%2e%2e/secrets"), vec![], 400, "PathNotCanonical"),

@@ -16,6 +16,10 @@ pub(crate) enum IdentityRefused {
     AssertionMissing,
     #[error("the user is disabled")]
     Disabled,
+    #[error("the roster does not let the user act as whom they want to")]
+    ImpersonateForbidden,
+    #[error("whom the user wants to act as is malformed")]
+    ImpersonateMalformed,
     #[error(transparent)]
     Impersonation(#[from] ImpersonationRefused),
     #[error("the assertion is signed by a key that is not control's")]
@@ -45,12 +49,14 @@ pub(crate) enum IdentityRefused {
 }
 
 impl IdentityRefused {
-    pub(crate) const LABELS: [&str; 17] = [
+    pub(crate) const LABELS: [&str; 19] = [
         "assertion_expired",
         "assertion_forged",
         "assertion_missing",
         "disabled",
         "impersonation",
+        "impersonate_forbidden",
+        "impersonate_malformed",
         "key_unknown",
         "malformed",
         "proof_expired",
@@ -73,18 +79,20 @@ impl IdentityRefused {
             Self::AssertionMissing => 2,
             Self::Disabled => 3,
             Self::Impersonation(_) => 4,
-            Self::KeyUnknown => 5,
-            Self::Malformed(_) => 6,
-            Self::ProofExpired => 7,
-            Self::ProofForged => 8,
-            Self::ProofMissing => 9,
-            Self::ProofOfAnotherCluster => 10,
-            Self::ProofOfAnotherGateway => 11,
-            Self::ProofTooLong => 12,
-            Self::RosterMissing => 13,
-            Self::RosterStale => 14,
-            Self::TooManyGroups => 15,
-            Self::UserUnknown => 16,
+            Self::ImpersonateForbidden => 5,
+            Self::ImpersonateMalformed => 6,
+            Self::KeyUnknown => 7,
+            Self::Malformed(_) => 8,
+            Self::ProofExpired => 9,
+            Self::ProofForged => 10,
+            Self::ProofMissing => 11,
+            Self::ProofOfAnotherCluster => 12,
+            Self::ProofOfAnotherGateway => 13,
+            Self::ProofTooLong => 14,
+            Self::RosterMissing => 15,
+            Self::RosterStale => 16,
+            Self::TooManyGroups => 17,
+            Self::UserUnknown => 18,
         }]
     }
 
@@ -93,6 +101,7 @@ impl IdentityRefused {
         matches!(
             self,
             Self::Disabled
+                | Self::ImpersonateForbidden
                 | Self::KeyUnknown
                 | Self::RosterMissing
                 | Self::RosterStale
@@ -104,9 +113,9 @@ impl IdentityRefused {
     pub(crate) const fn code(&self) -> RefusalCode {
         match self {
             Self::AssertionMissing | Self::ProofMissing => RefusalCode::IdentityMissing,
-            Self::Malformed(_) | Self::Impersonation(ImpersonationRefused::Malformed(_)) => {
-                RefusalCode::IdentityMalformed
-            }
+            Self::ImpersonateMalformed
+            | Self::Malformed(_)
+            | Self::Impersonation(ImpersonationRefused::Malformed(_)) => RefusalCode::IdentityMalformed,
             _refused => RefusalCode::IdentityRefused,
         }
     }
