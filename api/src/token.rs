@@ -15,7 +15,8 @@ use subtle::ConstantTimeEq;
 use crate::assertion::proof_signer;
 use crate::signed::PublicKey;
 
-const PREFIX: &str = "drv_";
+/// What every token begins with.
+pub const PREFIX: &str = "drv_";
 const ID_CHARS: usize = 12;
 /// 43 characters of base 62 hold 256 bits.
 const SECRET_CHARS: usize = 43;

@@ -24,6 +24,8 @@ pub(crate) use event::{Record, Stage, Who};
 const QUEUE_RECORDS_MAX: usize = 65_536;
 /// Records written together.
 const BATCH_RECORDS_MAX: usize = 512;
+/// How long the end of what has gone on for long waits for room in the queue.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed write is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,14 @@ pub(crate) async fn open(path: &Path, metrics: Arc<Metrics>) -> anyhow::Result<(
 impl Audit {
     pub(crate) fn reserve(&self) -> Result<Slot, QueueFull> {
         self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| QueueFull)
+    }
+
+    /// Records the end of what has gone on for long, once there is room for it.
+    pub(crate) async fn wait(&self, record: Record) {
+        match tokio::time::timeout(ROOM_TIMEOUT, self.queue.send(record)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => self.metrics.audit_dropped(),
+        }
     }
 
     /// Records what may be dropped when the queue is full.

@@ -150,7 +150,10 @@ impl ProxyHttp for Proxy {
         }
         if admitted.is_long_running() && !is_interim(response) {
             let record = request.record(session, Stage::ResponseStarted, Some(response.status), None);
-            self.audit.offer(record);
+            match request.start_slot() {
+                Some(slot) => slot.record(record),
+                None => self.audit.offer(record),
+            }
         }
         Ok(())
     }
@@ -232,6 +235,7 @@ impl ProxyHttp for Proxy {
         let record = request.record(session, Stage::ResponseComplete, code, reason);
         match request.slot() {
             Some(slot) => slot.record(record),
+            None if request.is_long_running() => self.audit.wait(record).await,
             None => self.audit.offer(record),
         }
     }
@@ -255,9 +259,13 @@ impl ProxyHttp for Proxy {
 impl Proxy {
     fn begin(&self, head: &RequestHeader, request: &Request) -> Result<InFlight, Box<Refused>> {
         let admitted = self.admission.admit(head, &request.audit_id, request.received_at)?;
-        let slot = match admitted.must_be_audited().then(|| self.audit.reserve()).transpose() {
-            Ok(slot) => slot,
-            Err(_) => {
+        let slots = (
+            admitted.must_be_audited().then(|| self.audit.reserve()).transpose(),
+            admitted.is_long_running().then(|| self.audit.reserve()).transpose(),
+        );
+        let (slot, start_slot) = match slots {
+            (Ok(slot), Ok(start_slot)) => (slot, start_slot),
+            (Err(_), _) | (_, Err(_)) => {
                 let (cluster, who) = (Some(admitted.cluster_name), Some(admitted.who));
                 return Err(Box::new(Refused { refusal: Refusal::AuditFull, cluster, who }));
             }
@@ -268,7 +276,7 @@ impl Proxy {
         if let Some(live) = &live {
             self.admission.review(live);
         }
-        Ok(InFlight { admitted, dial: None, attempts: 0, live, slot, failure: None })
+        Ok(InFlight { admitted, dial: None, attempts: 0, live, slot, start_slot, failure: None })
     }
 
     /// A session for the next attempt: reads wait a little for an agent that is expected back.

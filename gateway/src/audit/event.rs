@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use drover_api::impersonate::Wanted;
+use drover_api::token;
 use drover_policy::{Attributes, Target};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -33,6 +34,7 @@ pub(crate) struct Record {
     pub code: Option<StatusCode>,
     /// Why the gateway itself answered, or why an answer was cut short.
     pub reason: Option<&'static str>,
+    pub bytes_received: u64,
     pub bytes_sent: u64,
 }
 
@@ -70,7 +72,7 @@ pub(crate) struct Event<'a> {
     #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
     source_ips: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<&'a str>,
+    user_agent: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     object_ref: Option<ObjectRef<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,12 +127,12 @@ impl Record {
             level: "Metadata",
             audit_id: &self.audit_id,
             stage: self.stage,
-            request_uri: cut(&self.uri),
+            request_uri: redacted(&self.uri),
             verb,
             user: self.who.as_ref().map_or_else(User::default, user),
             impersonated_user: self.who.as_ref().and_then(|who| who.wanted.as_deref()).map(impersonated),
             source_ips: self.source.iter().map(IpAddr::to_string).collect(),
-            user_agent: self.user_agent.as_deref(),
+            user_agent: self.user_agent.as_deref().map(redacted),
             object_ref: attributes.and_then(object_ref),
             response_status: self
                 .code
@@ -144,7 +146,7 @@ impl Record {
     fn annotations(&self) -> BTreeMap<&'static str, Cow<'_, str>> {
         let mut annotations = BTreeMap::new();
         if let Some(cluster) = &self.cluster {
-            annotations.insert("drover.io/cluster", Cow::Borrowed(cluster.as_str()));
+            annotations.insert("drover.io/cluster", redacted(cluster));
         }
         if let Some(reason) = self.reason {
             annotations.insert("drover.io/reason", Cow::Borrowed(reason));
@@ -152,7 +154,19 @@ impl Record {
         if let Some(who) = &self.who {
             annotations.insert("drover.io/token-id", Cow::Borrowed(who.authenticated.token.as_str()));
         }
-        annotations.insert("drover.io/bytes-sent", Cow::Owned(self.bytes_sent.to_string()));
+        if self.stage == Stage::ResponseComplete {
+            let duration = self.at.duration_since(self.received_at).unwrap_or_default();
+            annotations.insert("drover.io/bytes-received", Cow::Owned(self.bytes_received.to_string()));
+            annotations.insert("drover.io/bytes-sent", Cow::Owned(self.bytes_sent.to_string()));
+            annotations.insert("drover.io/duration-ms", Cow::Owned(duration.as_millis().to_string()));
+        }
+        if self.attributes.as_deref().is_some_and(runs_in_a_container) {
+            for (name, label) in [("command", "drover.io/command"), ("container", "drover.io/container")] {
+                if let Some(text) = parameters(&self.uri, name) {
+                    annotations.insert(label, Cow::Owned(cut(&text).into_owned()));
+                }
+            }
+        }
         annotations
     }
 }
@@ -188,6 +202,39 @@ fn object_ref(attributes: &Attributes) -> Option<ObjectRef<'_>> {
         }),
         Target::NonResource(_) => None,
     }
+}
+
+fn runs_in_a_container(attributes: &Attributes) -> bool {
+    let subresource = match attributes.target() {
+        Target::Resource(target) => target.subresource(),
+        Target::NonResource(_) => None,
+    };
+    matches!(subresource, Some("attach" | "exec" | "log" | "portforward"))
+}
+
+/// Every value of a parameter of the query, as words.
+fn parameters(uri: &str, name: &str) -> Option<String> {
+    let (_, query) = uri.split_once('?')?;
+    let values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+    let values: Vec<_> = values.map(|(_, value)| value.escape_debug().to_string()).collect();
+    (!values.is_empty()).then(|| values.join(" "))
+}
+
+/// What a client wrote, without what is shown to be a token of ours.
+fn redacted(uri: &str) -> Cow<'_, str> {
+    if !uri.contains(token::PREFIX) {
+        return cut(uri);
+    }
+    let mut parts = uri.split(token::PREFIX);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let secret = part.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let (_, rest) = part.split_at(secret.unwrap_or(part.len()));
+        text.push_str(token::PREFIX);
+        text.push_str("...");
+        text.push_str(rest);
+    }
+    Cow::Owned(cut(&text).into_owned())
 }
 
 fn cut(uri: &str) -> Cow<'_, str> {

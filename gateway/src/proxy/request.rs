@@ -41,6 +41,8 @@ pub(super) struct InFlight {
     pub(super) live: Option<Registered>,
     /// Where its end will be recorded, if it must be.
     pub(super) slot: Option<Slot>,
+    /// Where its beginning will be recorded, if it goes on for long.
+    pub(super) start_slot: Option<Slot>,
     /// Why it is answered here after all.
     pub(super) failure: Option<Refusal>,
 }
@@ -80,6 +82,13 @@ impl Request {
             State::Received => None,
             State::Refused(refused) => Some(&refused.refusal),
             State::Admitted(in_flight) => in_flight.failure.as_ref(),
+        }
+    }
+
+    pub(super) fn start_slot(&mut self) -> Option<Slot> {
+        match &mut self.state {
+            State::Admitted(in_flight) => in_flight.start_slot.take(),
+            State::Received | State::Refused(_) => None,
         }
     }
 
@@ -142,6 +151,7 @@ impl Request {
             },
             code,
             reason,
+            bytes_received: session.body_bytes_read() as u64,
             bytes_sent: session.body_bytes_sent() as u64,
         }
     }

@@ -169,8 +169,9 @@ async fn who_has_the_right_acts_as_exactly_whom_they_name_and_both_are_recorded(
     let recorded = until("both records", DEADLINE, async || {
         let ours = std::fs::read_to_string(fleet.gateway.audit_log())?;
         let ours = ours.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let ours = ours.filter(|event| event["requestURI"].as_str().is_some_and(|uri| uri.contains("acted")));
-        Ok(ours.last().zip(clusters().one.audited("acted").pop()))
+        let mut ours =
+            ours.filter(|event| event["requestURI"].as_str().is_some_and(|uri| uri.contains("acted")));
+        Ok(ours.next_back().zip(clusters().one.audited("acted").pop()))
     });
     let (ours, theirs) = recorded.await.unwrap();
     assert_eq!(ours["auditID"], theirs["auditID"]);

@@ -4,6 +4,7 @@
 
 mod agent;
 mod architecture;
+mod audit;
 mod bursts;
 mod control;
 mod control_plane;

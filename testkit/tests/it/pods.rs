@@ -54,7 +54,7 @@ pub(crate) fn noded() -> Option<&'static Noded> {
 }
 
 /// A fleet in front of the cluster, and a pod of the test's own that runs.
-async fn with_pod(test: &str) -> Option<(Fleet, String)> {
+pub(crate) async fn with_pod(test: &str) -> Option<(Fleet, String)> {
     let noded = noded()?;
     let fleet = Fleet::in_front_of(test, &[&noded.target], |_| {}).await;
     let image = format!("--image={BUSYBOX}");
@@ -71,7 +71,7 @@ async fn with_pod(test: &str) -> Option<(Fleet, String)> {
 
 impl Fleet {
     /// The administrator's kubectl, by one of the protocols.
-    fn by(&self, websocket: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn by(&self, websocket: &str, arguments: &[&str]) -> Command {
         let mut command = self.kubectl(&self.admin, "noded");
         command
             .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websocket)
