@@ -14,6 +14,7 @@ use crate::client::{Client, fetch};
 use crate::control_plane;
 use crate::fleet::{Programs, free_udp_port, output, output_of};
 use crate::image::AGENT;
+use crate::pki;
 use crate::process::{Process, free_port, until};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,6 +31,13 @@ pub struct Installation {
     /// Where nodes reach this machine: their networks do not reach the loopback interface.
     pub nodes_host: Option<Ipv4Addr>,
     starts: u32,
+}
+
+/// A gateway beside the first.
+pub struct AnotherGateway {
+    pub process: Process,
+    pub tunnel_port: u16,
+    pub client: Client,
 }
 
 /// Somebody who uses it, with a configuration of their own.
@@ -130,6 +138,37 @@ impl Installation {
         ready(process, self.admin_port).await
     }
 
+    /// One more gateway, with what an administrator drew for it; it reaches control at a port that may be a detour.
+    pub async fn another_gateway(
+        &self,
+        name: &str,
+        token: &str,
+        control_port: u16,
+    ) -> anyhow::Result<AnotherGateway> {
+        let folder = self.folder.join(name);
+        std::fs::create_dir_all(&folder)?;
+        let token_file = folder.join("token");
+        pki::write_secret(&token_file, token)?;
+        let (port, tunnel_port, admin_port) = (free_port()?, free_udp_port()?, free_port()?);
+        let data = self.data();
+        let arguments = [
+            format!("--control=127.0.0.1:{control_port}"),
+            format!("--state={}", folder.join("state").display()),
+            format!("--registration-token-file={}", token_file.display()),
+            format!("--tls-cert={}", data.join("tls.crt").display()),
+            format!("--tls-key={}", data.join("tls.key").display()),
+            format!("--audit-log={}", folder.join("audit.jsonl").display()),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--tunnel-listen=127.0.0.1:{tunnel_port}"),
+            format!("--admin-listen=127.0.0.1:{admin_port}"),
+        ];
+        let program = self.drover.with_file_name("drover-gateway");
+        let process = Process::start(name, &self.folder, &program, arguments).await?;
+        let process = ready(process, admin_port).await?;
+        let client = Client::at(port, &std::fs::read_to_string(data.join("ca.crt"))?, &[])?;
+        Ok(AnotherGateway { process, tunnel_port, client })
+    }
+
     /// A client of the gateway's port.
     pub fn client(&self) -> anyhow::Result<Client> {
         Client::at(self.port, &std::fs::read_to_string(self.data().join("ca.crt"))?, &[])
@@ -148,6 +187,17 @@ impl Installation {
 
     /// Runs the agent of a cluster of a kubeconfig, as `drover cluster import --kubeconfig` does.
     pub async fn import(&self, person: &Person, cluster: &str, kubeconfig: &Path) -> anyhow::Result<Process> {
+        self.import_through(person, cluster, kubeconfig, &[self.tunnel_port]).await
+    }
+
+    /// The same, by several gateways.
+    pub async fn import_through(
+        &self,
+        person: &Person,
+        cluster: &str,
+        kubeconfig: &Path,
+        tunnel_ports: &[u16],
+    ) -> anyhow::Result<Process> {
         // The one that was built goes before the system's.
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = control_plane::binaries().ok().into_iter().chain(std::env::split_paths(&path));
@@ -155,7 +205,7 @@ impl Installation {
         let state = self.folder.join(format!("agent-{cluster}"));
         let mut set = std::ffi::OsString::from("PATH=");
         set.push(path);
-        let arguments: Vec<std::ffi::OsString> = vec![
+        let mut arguments: Vec<std::ffi::OsString> = vec![
             set,
             self.drover.clone().into(),
             "cluster".into(),
@@ -167,8 +217,8 @@ impl Installation {
             kubeconfig.into(),
             "--state".into(),
             state.into(),
-            format!("--gateway=127.0.0.1:{}", self.tunnel_port).into(),
         ];
+        arguments.extend(tunnel_ports.iter().map(|port| format!("--gateway=127.0.0.1:{port}").into()));
         let name = format!("import-{cluster}");
         // What an earlier one said is not what this one says.
         drop(std::fs::remove_file(self.folder.join(format!("{name}.log"))));

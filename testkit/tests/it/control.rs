@@ -15,13 +15,13 @@ use tokio::process::Command;
 use crate::system::{DEADLINE, clusters, folder, soon};
 
 /// An installation with its administrator.
-struct Installed {
-    installation: Installation,
-    up: Process,
-    admin: Person,
+pub(crate) struct Installed {
+    pub(crate) installation: Installation,
+    pub(crate) up: Process,
+    pub(crate) admin: Person,
 }
 
-async fn installed(test: &str) -> Installed {
+pub(crate) async fn installed(test: &str) -> Installed {
     let mut installation = Installation::prepare(&folder(test)).unwrap();
     let (up, password) = soon(installation.up()).await.unwrap();
     let admin = soon(installation.login("admin", &password.unwrap())).await.unwrap();
@@ -36,12 +36,12 @@ impl Installed {
         soon(self.installation.import(&self.admin, name, kubeconfig)).await.unwrap()
     }
 
-    async fn says(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) async fn says(&self, arguments: &[&str]) -> anyhow::Result<String> {
         soon(output(&mut self.admin.drover(arguments))).await
     }
 
     /// A colleague with a role in a cluster.
-    async fn colleague(&self, name: &str, role: &str, cluster: &str) -> Person {
+    pub(crate) async fn colleague(&self, name: &str, role: &str, cluster: &str) -> Person {
         let made = self.says(&["user", "create", name]).await.unwrap();
         let password = drawn_password(&made).unwrap();
         self.says(&["binding", "create", "--user", name, "--role", role, "--cluster", cluster])

@@ -21,6 +21,7 @@ mod nodes;
 mod operations;
 mod pods;
 mod request_path;
+mod revocation;
 mod streams;
 mod system;
 mod upgrades;
