@@ -10,6 +10,7 @@ mod control;
 mod control_plane;
 mod deployment;
 mod failures;
+mod hostile_corpus;
 mod hostile_gateway;
 mod http2;
 mod isolation;
