@@ -17,6 +17,8 @@ use crate::pki::{Authority, Files, LOOPBACK, Subject, Usage};
 use crate::process::{Process, free_port, until};
 use crate::roster::{Member, Roster};
 
+/// A folder of other builds of the programs, which are tested in place of this one's: see `testkit/seeded/`.
+const PROGRAMS_VARIABLE: &str = "DROVER_PROGRAMS";
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a token of an agent outside of its cluster, which nobody renews.
 const AGENT_TOKEN_LIFE: &str = "168h";
@@ -58,8 +60,13 @@ impl Programs {
     /// Beside this program, or one folder up, where cargo keeps a test's.
     pub fn of_this_build() -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
-        let beside = own.ancestors().skip(1).take(2);
-        let found = beside.map(|folder| (folder.join("drover-gateway"), folder.join("drover-agent")));
+        let given = std::env::var_os(PROGRAMS_VARIABLE).map(PathBuf::from);
+        let folders = match &given {
+            Some(folder) => vec![folder.as_path()],
+            None => own.ancestors().skip(1).take(2).collect(),
+        };
+        let found =
+            folders.into_iter().map(|folder| (folder.join("drover-gateway"), folder.join("drover-agent")));
         let mut complete = found.filter(|(gateway, agent)| gateway.is_file() && agent.is_file());
         let (gateway, agent) = complete
             .next()

@@ -5,6 +5,7 @@ pub mod api_server;
 pub mod client;
 pub mod control_plane;
 pub mod fleet;
+pub mod floods;
 pub mod hostile;
 pub mod image;
 pub mod installation;

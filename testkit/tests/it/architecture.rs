@@ -135,3 +135,31 @@ fn there_is_one_tls_stack_with_one_provider() {
         );
     }
 }
+
+/// Every `file::test` of testkit/SECURITY.md.
+#[test]
+fn every_test_of_the_security_table_exists() {
+    let mut tests = BTreeSet::new();
+    let mut folders = vec![drover_testkit::process::repository()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = entry.file_name().unwrap().to_string_lossy().into_owned();
+            if entry.is_dir() && !name.starts_with('.') && name != "target" {
+                folders.push(entry);
+            } else if let Some(stem) = name.strip_suffix(".rs") {
+                // `x/tests.rs` holds the tests of `x`.
+                let above = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let file = if stem == "tests" { above } else { stem.to_owned() };
+                let text = std::fs::read_to_string(&entry).unwrap();
+                let named = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+                tests.extend(named.map(|test| format!("{file}::{test}")));
+            }
+        }
+    }
+    let table = include_str!("../../SECURITY.md");
+    let (_, rows) = table.split_once("|---|").unwrap();
+    let named: Vec<_> = rows.split('`').skip(1).step_by(2).filter(|span| span.contains("::")).collect();
+    assert!(named.len() > 40, "{}", named.len());
+    let absent: Vec<_> = named.into_iter().filter(|test| !tests.contains(*test)).collect();
+    assert!(absent.is_empty(), "{absent:?}");
+}

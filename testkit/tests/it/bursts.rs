@@ -20,7 +20,7 @@ const WATCH_LIST: &str =
 /// Of what a stalled stream holds on its way: kernel buffers, the stream's window, the hops' copies.
 const HELD_MAX: u64 = 24 << 20;
 
-fn resident(process: &Process) -> u64 {
+pub(crate) fn resident(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10

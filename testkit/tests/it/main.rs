@@ -10,6 +10,7 @@ mod control;
 mod control_plane;
 mod deployment;
 mod failures;
+mod floods;
 mod hostile_corpus;
 mod hostile_gateway;
 mod http2;
