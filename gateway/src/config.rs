@@ -80,6 +80,14 @@ pub struct Config {
     #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "30", value_parser = seconds)]
     pub drain_deadline: Duration,
 
+    /// Most requests of one user in one cluster at once, watches and the like among them; above it, 429.
+    #[arg(long, env = "DROVER_USER_REQUESTS_MAX", default_value_t = 1024)]
+    pub user_requests_max: usize,
+
+    /// Most requests in one cluster at once; above it, 429.
+    #[arg(long, env = "DROVER_CLUSTER_REQUESTS_MAX", default_value_t = 8192)]
+    pub cluster_requests_max: usize,
+
     /// Threads that serve; by default one per core.
     #[arg(long, env = "DROVER_THREADS")]
     pub threads: Option<usize>,

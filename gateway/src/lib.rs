@@ -28,6 +28,7 @@ mod rosters;
 mod route;
 mod saved;
 mod sessions;
+mod shares;
 mod snapshot;
 mod source;
 mod tables;

@@ -24,6 +24,7 @@ use crate::refusal::Refusal;
 use crate::relay::Relay;
 use crate::route::{Form, location};
 use crate::sessions::{NoSession, Sessions};
+use crate::shares::Shares;
 
 mod request;
 
@@ -46,6 +47,7 @@ pub(crate) struct Proxy {
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
     pub live: Arc<Live>,
+    pub shares: Arc<Shares>,
     /// None where there is no control.
     pub relay: Option<Relay>,
 }
@@ -259,6 +261,14 @@ impl ProxyHttp for Proxy {
 impl Proxy {
     fn begin(&self, head: &RequestHeader, request: &Request) -> Result<InFlight, Box<Refused>> {
         let admitted = self.admission.admit(head, &request.audit_id, request.received_at)?;
+        let user = &admitted.who.authenticated.user.principal;
+        let share = match self.shares.take(user, admitted.permit.cluster()) {
+            Ok(share) => share,
+            Err(full) => {
+                let (cluster, who) = (Some(admitted.cluster_name), Some(admitted.who));
+                return Err(Box::new(Refused { refusal: Refusal::Busy(full), cluster, who }));
+            }
+        };
         let slots = (
             admitted.must_be_audited().then(|| self.audit.reserve()).transpose(),
             admitted.is_long_running().then(|| self.audit.reserve()).transpose(),
@@ -276,7 +286,16 @@ impl Proxy {
         if let Some(live) = &live {
             self.admission.review(live);
         }
-        Ok(InFlight { admitted, dial: None, attempts: 0, live, slot, start_slot, failure: None })
+        Ok(InFlight {
+            admitted,
+            dial: None,
+            attempts: 0,
+            live,
+            slot,
+            start_slot,
+            _share: share,
+            failure: None,
+        })
     }
 
     /// A session for the next attempt: reads wait a little for an agent that is expected back.

@@ -20,6 +20,7 @@ use crate::headers::HeadersRefused;
 use crate::impersonate::ImpersonationMalformed;
 use crate::listener::head::HeadRefused;
 use crate::route::{RouteRefused, in_cluster};
+use crate::shares::Full;
 
 mod forbidden;
 mod words;
@@ -39,6 +40,8 @@ pub(crate) enum Refusal {
     BodyTooLarge,
     ClusterUnknown,
     ControlUnreachable,
+    /// Too many requests run at once: the cluster's, or the user's there.
+    Busy(Full),
     Credential(CredentialRefused),
     Head(HeadRefused),
     Headers(HeadersRefused),
@@ -275,6 +278,8 @@ mod tests {
         for (refusal, code, again) in [
             (Refusal::AuditFull, 429, true),
             (Refusal::Lost, 502, false),
+            (Refusal::Busy(Full::Cluster), 429, true),
+            (Refusal::Busy(Full::User), 429, true),
             (Refusal::Overloaded, 503, true),
             (Refusal::SessionDisconnected, 503, false),
             (Refusal::SessionReconnecting, 503, true),

@@ -21,6 +21,7 @@ use crate::live::Live;
 use crate::metrics::{DURATION, DURATION_BUCKETS_S, Metrics};
 use crate::proxy::Proxy;
 use crate::sessions::Sessions;
+use crate::shares::{Most, Shares};
 use crate::snapshot::Current;
 use crate::source::Source;
 use crate::tunnels;
@@ -77,6 +78,10 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
         audit,
         metrics: metrics.clone(),
         live: live.clone(),
+        shares: Shares::new(Most {
+            of_user: config.user_requests_max,
+            of_cluster: config.cluster_requests_max,
+        }),
         relay,
     };
     let tcp = listener::bind(config.listen).await?;

@@ -39,6 +39,8 @@ pub struct Gateway {
     pub port: u16,
     pub tunnel_port: u16,
     pub admin_port: u16,
+    /// Flags beside those that every test's gateway has.
+    pub more: Vec<String>,
     snapshot: PathBuf,
     serving: Files,
     tunnel: Files,
@@ -105,6 +107,7 @@ impl Gateway {
             port: free_port()?,
             tunnel_port: free_udp_port()?,
             admin_port: free_port()?,
+            more: Vec::new(),
             snapshot: roster.path().to_owned(),
             serving,
             tunnel,
@@ -148,6 +151,7 @@ impl Gateway {
             ("audit-log", path(&self.audit_log())),
         ];
         let arguments = arguments.map(|(name, value)| format!("--{name}={value}"));
+        let arguments = arguments.into_iter().chain(self.more.iter().cloned());
         let mut process =
             Process::start("drover-gateway", &self.folder, &self.programs.gateway, arguments).await?;
         until("the gateway to listen", START_TIMEOUT, async || {

@@ -15,6 +15,7 @@ use crate::dial::Dial;
 use crate::live::Registered;
 use crate::refusal::Refusal;
 use crate::sessions::Sessions;
+use crate::shares::Share;
 
 /// One request, from its head to its record.
 pub(crate) struct Request {
@@ -43,6 +44,8 @@ pub(super) struct InFlight {
     pub(super) slot: Option<Slot>,
     /// Where its beginning will be recorded, if it goes on for long.
     pub(super) start_slot: Option<Slot>,
+    /// Its place among those that run at once.
+    pub(super) _share: Share,
     /// Why it is answered here after all.
     pub(super) failure: Option<Refusal>,
 }

@@ -13,6 +13,7 @@ use crate::headers::HeadersRefused;
 use crate::impersonate::ImpersonationMalformed;
 use crate::listener::head::HeadRefused;
 use crate::route::RouteRefused;
+use crate::shares::Full;
 
 /// How soon a client may try again where an agent is expected back within seconds.
 const RETRY_AFTER_RECONNECT: Duration = Duration::from_secs(1);
@@ -53,6 +54,24 @@ impl Refusal {
                 "BodyTooLarge",
                 "the request's body is larger than 256 KiB",
             ),
+            Self::Busy(Full::Cluster) => Rendered {
+                retry_after: Some(RETRY_AFTER_RECONNECT),
+                ..rendered(
+                    429,
+                    "TooManyRequests",
+                    "ClusterBusy",
+                    format!("too many requests run in {named} at once"),
+                )
+            },
+            Self::Busy(Full::User) => Rendered {
+                retry_after: Some(RETRY_AFTER_RECONNECT),
+                ..rendered(
+                    429,
+                    "TooManyRequests",
+                    "UserBusy",
+                    format!("too many requests of the user run in {named} at once"),
+                )
+            },
             Self::ControlUnreachable => rendered(
                 503,
                 "ServiceUnavailable",
@@ -270,6 +289,8 @@ mod tests {
             Refusal::Internal,
             Refusal::Lost,
             Refusal::MethodUnknown,
+            Refusal::Busy(Full::Cluster),
+            Refusal::Busy(Full::User),
             Refusal::Overloaded,
             Refusal::Path("p".to_owned()),
             policy(PolicyRefusal::ClusterUnknown(ClusterId::parse("c-1").unwrap())),

@@ -166,3 +166,34 @@ async fn readers_and_uploads_that_stall_cost_only_themselves() {
     assert!(resident(&fleet.running) < gateway + held_max, "{}", resident(&fleet.running));
     assert!(resident(&fleet.agents[0]) < agent + held_max, "{}", resident(&fleet.agents[0]));
 }
+
+#[tokio::test]
+async fn who_runs_too_many_at_once_is_told_so_and_others_go_on() {
+    let (mut fleet, server) = Fleet::with_api_server("busy").await;
+    fleet.running.signal("TERM").await.unwrap();
+    until("the gateway to end", DEADLINE, async || Ok(fleet.running.check().is_err().then_some(())))
+        .await
+        .unwrap();
+    fleet.gateway.more = vec!["--user-requests-max=3".to_owned(), "--cluster-requests-max=4".to_owned()];
+    let _running = fleet.gateway.start().await.unwrap();
+    fleet.connected("one").await;
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        watches.push(watch(&fleet, "watch=true&behave=watch").await);
+    }
+    let cause = async |token: &str| {
+        let (status, body) = soon(fleet.client().get("one", "/version", token)).await.unwrap();
+        (status, body["details"]["causes"][0]["reason"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(cause(&fleet.admin.token).await, (429, "UserBusy".to_owned()));
+    assert_eq!(cause(&fleet.viewer.token).await.0, 200);
+    watches.push(watch_of(&fleet, &fleet.viewer.token, "watch=true&behave=watch").await);
+    assert_eq!(cause(&fleet.viewer.token).await, (429, "ClusterBusy".to_owned()));
+    watches.clear();
+    soon(server.open().wait_for(|open| *open == 0)).await.unwrap();
+    until("there to be room again", DEADLINE, async || {
+        Ok((cause(&fleet.admin.token).await.0 == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+}
