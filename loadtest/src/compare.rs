@@ -144,7 +144,7 @@ async fn watch(setup: &Setup) -> anyhow::Result<Watch> {
     Ok(Watch { setup: setup.name, kib_per_watch })
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -1,6 +1,7 @@
 //! `drover-loadtest`: figures of the request path, next to direct access and to plain proxies, in one run.
 
 mod compare;
+mod floods;
 mod load;
 mod setups;
 mod state;
@@ -40,6 +41,14 @@ enum Do {
         #[command(flatten)]
         size: state::Size,
     },
+    /// Measures what floods, stalls and other users' load cost a user.
+    Floods {
+        #[command(flatten)]
+        plan: floods::Plan,
+    },
+    /// What floods are fired at to compare.
+    #[command(hide = true)]
+    Sink(floods::Sink),
     /// A fast server in the API server's place.
     #[command(hide = true)]
     Upstream(upstream::Upstream),
@@ -71,6 +80,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             print!("{}", figures.table());
             Ok(())
         }
+        Do::Floods { plan } => {
+            let folder = tempfile::tempdir()?;
+            let table = floods::measure(folder.path(), plan, |progress| eprintln!("{progress}")).await?;
+            print!("{table}");
+            Ok(())
+        }
+        Do::Sink(sink) => sink.serve().await,
         Do::Upstream(upstream) => upstream.serve().await,
     }
 }

@@ -31,11 +31,11 @@ pub(crate) struct Setups {
     _upstream: Process,
 }
 
-struct Upstream {
+pub(crate) struct Upstream {
     authority: Authority,
     files: Files,
-    address: SocketAddr,
-    process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Process,
 }
 
 impl Setups {
@@ -60,7 +60,7 @@ impl Setups {
 }
 
 impl Upstream {
-    async fn start(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
         let authority = Authority::new("load test upstream")?;
         authority.write(folder, "upstream-ca.crt")?;
         let subject = Subject {

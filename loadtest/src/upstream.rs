@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -42,11 +42,7 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Serves until the process ends.
     pub(crate) async fn serve(self) -> anyhow::Result<()> {
-        let chain = CertificateDer::pem_file_iter(&self.cert)?.collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_file(&self.key)?;
-        let mut tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let tls = TlsAcceptor::from(Arc::new(tls));
+        let tls = acceptor(&self.cert, &self.key, &[b"http/1.1"])?;
         let listener = TcpListener::bind(self.listen).await.context("failed to listen")?;
         let connections = TaskTracker::new();
         loop {
@@ -56,7 +52,7 @@ impl Upstream {
             connections.spawn(async move {
                 // Clients end connections as they like: that is no failure here.
                 let Ok(stream) = tls.accept(tcp).await else { return };
-                let answer = service_fn(|request| std::future::ready(answer(&request)));
+                let answer = service_fn(answer);
                 _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), answer)
                     .await;
@@ -65,16 +61,41 @@ impl Upstream {
     }
 }
 
-fn answer(request: &Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(crate) fn acceptor(cert: &Path, key: &Path, protocols: &[&[u8]]) -> anyhow::Result<TlsAcceptor> {
+    let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(key)?;
+    let mut tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if request.uri().path().ends_with("/exec") {
+        // Neither read nor answered.
+        std::future::pending::<()>().await;
+    }
+    Ok(answer_at_once(&request))
+}
+
+fn answer_at_once(request: &Request<Incoming>) -> Response<Body> {
     static PART: [u8; LIST_PART_BYTES] = [b'x'; LIST_PART_BYTES];
     let query = request.uri().query().unwrap_or_default();
-    Ok(Response::new(if query.contains("watch=") {
+    Response::new(if query.contains("watch=") {
         let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"{}\n")))]);
         StreamBody::new(first.chain(stream::pending())).boxed_unsync()
-    } else if request.uri().path().ends_with("/pods") {
-        let parts = (0..LIST_BYTES / LIST_PART_BYTES).map(|_| Ok(Frame::data(Bytes::from_static(&PART))));
+    } else if let Some(bytes) = listed(request.uri().path()) {
+        let parts = (0..bytes / LIST_PART_BYTES).map(|_| Ok(Frame::data(Bytes::from_static(&PART))));
         StreamBody::new(stream::iter(parts)).boxed_unsync()
     } else {
         Full::new(Bytes::from_static(&PART[..POD_BYTES])).boxed_unsync()
-    }))
+    })
+}
+
+/// How long a list is.
+fn listed(path: &str) -> Option<usize> {
+    match path.rsplit('/').next() {
+        Some("pods") => Some(LIST_BYTES),
+        Some("secrets") => Some(10 * LIST_BYTES),
+        _ => None,
+    }
 }
