@@ -232,6 +232,24 @@ mod tests {
     }
 
     #[test]
+    fn the_fuzz_corpus_is_replayed() {
+        let corpus =
+            std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/assertion")).unwrap();
+        let mut sound = 0;
+        for entry in corpus {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            if let Ok((_, _, assertion)) = received(&bytes)
+                && let Ok(decoded) = Assertion::decode(assertion)
+            {
+                assert_eq!(decoded.encode().as_deref(), Ok(assertion));
+                sound += 1;
+            }
+            sound += usize::from(Delegation::split(&bytes).is_ok());
+        }
+        assert!(sound >= 2, "the corpus is gone");
+    }
+
+    #[test]
     fn unknown_versions_and_flags_are_refused() {
         let mut bytes = assertion().encode().unwrap();
         bytes[49] = 2;

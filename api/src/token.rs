@@ -245,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn the_fuzz_corpus_is_replayed() {
+        let corpus = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/token")).unwrap();
+        let mut sound = 0;
+        for entry in corpus {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            if let Ok(presented) = Presented::parse(&text) {
+                assert_eq!(text.split('_').nth(1), Some(presented.id.as_str()));
+                sound += 1;
+            }
+        }
+        assert!(sound >= 1, "the corpus is gone");
+    }
+
+    #[test]
     fn nothing_of_a_secret_reaches_debug_output() {
         let token = generate();
         let text =

@@ -38,7 +38,7 @@ const BUSY: Load = Load { connections: 32, per_second: Some(2000), ..MEASURED };
 const QUIET: Load = Load { per_second: Some(40), ..MEASURED };
 const STALLED: usize = 64;
 
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Plan {
     /// How often everything is measured: medians are shown.
     #[arg(long, default_value_t = 5)]
@@ -46,6 +46,9 @@ pub(crate) struct Plan {
     /// Of one measurement, in seconds.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
+    /// Measure only what is called so: a flood, or `stalls`, or `busy`.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// A gateway with three users, and a sink beside it.
@@ -72,14 +75,19 @@ struct Row {
 pub(crate) async fn measure(folder: &Path, plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<String> {
     let stage = Stage::start(folder).await?;
     let mut rows = Vec::new();
-    for kind in KINDS {
+    let chosen = |name: &str| plan.only.as_ref().is_none_or(|only| name.eq_ignore_ascii_case(only));
+    for kind in KINDS.into_iter().filter(|kind| chosen(&format!("{kind:?}"))) {
         progress(&format!("{kind:?}"));
-        rows.push(stage.flood(kind, plan).await?);
+        rows.push(stage.flood(kind, &plan).await?);
     }
-    progress("readers and uploads that stall");
-    rows.push(stage.stalls(plan).await?);
-    progress("one user at fifty times another's load");
-    rows.push(stage.busy(plan).await?);
+    if chosen("stalls") {
+        progress("readers and uploads that stall");
+        rows.push(stage.stalls(&plan).await?);
+    }
+    if chosen("busy") {
+        progress("one user at fifty times another's load");
+        rows.push(stage.busy(&plan).await?);
+    }
     let mut table =
         "| beside it | p50 ms | p99 ms | gateway grew by | sent per second |\n|---|---|---|---|---|\n"
             .to_owned();
@@ -186,7 +194,7 @@ impl Stage {
         })
     }
 
-    async fn timed(&self, load: Load, plan: Plan) -> anyhow::Result<(f64, f64)> {
+    async fn timed(&self, load: Load, plan: &Plan) -> anyhow::Result<(f64, f64)> {
         let outcome = load.run(&self.target(0)?, Duration::from_secs(plan.seconds)).await?;
         Ok((outcome.quantile_ms(0.5), outcome.quantile_ms(0.99)))
     }
@@ -195,7 +203,7 @@ impl Stage {
         Ok(usage::memory(self.running.pid())? as f64 / f64::from(1 << 20))
     }
 
-    async fn flood(&self, kind: Kind, plan: Plan) -> anyhow::Result<Row> {
+    async fn flood(&self, kind: Kind, plan: &Plan) -> anyhow::Result<Row> {
         let mut row = Row::new(&format!("{kind:?}"));
         let began = self.memory()?;
         for _ in 0..plan.rounds {
@@ -210,7 +218,7 @@ impl Stage {
         Ok(row)
     }
 
-    async fn stalls(&self, plan: Plan) -> anyhow::Result<Row> {
+    async fn stalls(&self, plan: &Plan) -> anyhow::Result<Row> {
         let mut row = Row::new("64 readers of 100 MiB and 64 uploads that stall, of two users");
         let began = self.memory()?;
         for _ in 0..plan.rounds {
@@ -231,19 +239,27 @@ impl Stage {
                 }
                 stalled.push((reader, upload));
             }
+            // What flows until it stalls is no stall yet.
+            until("the streams to stall", START_TIMEOUT, async || {
+                let before = usage::cpu(self.running.pid())?;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok((usage::cpu(self.running.pid())? - before < Duration::from_millis(30)).then_some(()))
+            })
+            .await?;
             row.during.push(self.timed(MEASURED, plan).await?);
             row.grown = self.memory()? - began;
         }
         Ok(row)
     }
 
-    async fn busy(&self, plan: Plan) -> anyhow::Result<Row> {
+    async fn busy(&self, plan: &Plan) -> anyhow::Result<Row> {
         let mut row = Row::new("one user's 2000 requests a second, the measured one's 40");
         for _ in 0..plan.rounds {
             row.before.push(self.timed(QUIET, plan).await?);
             let target = self.target(1)?;
             let mut busy = JoinSet::new();
-            busy.spawn(async move { BUSY.run(&target, Duration::from_secs(plan.seconds + 1)).await });
+            let lasts = Duration::from_secs(plan.seconds + 1);
+            busy.spawn(async move { BUSY.run(&target, lasts).await });
             tokio::time::sleep(Duration::from_millis(500)).await;
             row.during.push(self.timed(QUIET, plan).await?);
             let outcome = busy.join_next().await.context("the load ended")???;

@@ -210,3 +210,23 @@ fn what_has_no_end_and_what_changes_something_are_told_apart() {
         );
     }
 }
+
+#[test]
+fn the_fuzz_corpus_is_replayed() {
+    let corpus = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/attributes")).unwrap();
+    let mut sound = 0;
+    for entry in corpus {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let (method, target) = text.split_once(' ').unwrap();
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let Ok(attributes) = Attributes::parse(method, path, query) else { continue };
+        sound += 1;
+        if let Target::Resource(target) = attributes.target() {
+            for part in [target.namespace(), target.name(), Some(target.resource())].into_iter().flatten() {
+                assert!(!part.contains(['/', '%', '\\', '\0']) && part != "..", "{part:?} in {text:?}");
+            }
+        }
+    }
+    assert!(sound >= 4, "the corpus is gone");
+}
