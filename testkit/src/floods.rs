@@ -12,6 +12,10 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 
 const CONNECTIONS: usize = 8;
+/// Of all connections together: more only shows how many there are processors for.
+const BAD_TOKENS_PER_SECOND: u32 = 5_000;
+/// Sent without a pause, on one connection.
+const BURST: u32 = 2;
 /// Of slow heads, each on a connection of its own.
 const SLOW: usize = 300;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -92,7 +96,12 @@ async fn once(kind: Kind, aim: &Aim, number: usize, sent: &AtomicU64) -> anyhow:
 async fn bad_tokens(client: &Client, number: usize, sent: &AtomicU64) -> anyhow::Result<()> {
     let mut stream = client.connect().await?;
     let mut answer = vec![0; 8 << 10];
-    loop {
+    let mut pace =
+        tokio::time::interval(Duration::from_secs(1) / BAD_TOKENS_PER_SECOND * (BURST * CONNECTIONS as u32));
+    for count in 0_u32.. {
+        if count % BURST == 0 {
+            pace.tick().await;
+        }
         let token = drover_api::token::generate();
         let request = format!(
             "GET /k8s/clusters/one/api?{number} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
@@ -104,6 +113,7 @@ async fn bad_tokens(client: &Client, number: usize, sent: &AtomicU64) -> anyhow:
         }
         sent.fetch_add(1, Ordering::Relaxed);
     }
+    Ok(())
 }
 
 /// A header block that never ends.
@@ -173,7 +183,7 @@ async fn slow_head(client: &Client, sent: &AtomicU64) -> anyhow::Result<()> {
 async fn initials(to: SocketAddr, sent: &AtomicU64) -> anyhow::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     loop {
-        for _ in 0..100 {
+        for _ in 0..120 {
             let mut packet: [u8; 1200] = std::array::from_fn(|_| rand::random());
             // Long header, version 1, an id of 8 bytes, none of ours, no token, the rest as payload.
             packet[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
