@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use drover_api::identity::GROUPS_SENT_MAX;
 use drover_api::kinds::{
     Binding, Cluster, Domain, Kind, Object, Process, RegistrationToken, Token, TokenScope,
 };
@@ -45,6 +46,14 @@ impl Writes for Cluster {
         }
         for project in next.projects.values() {
             field("spec.projects", drover_policy::ProjectId::parse(project))?;
+        }
+        let listed = next.groups_listed.iter().flatten();
+        for group in listed.clone() {
+            field("spec.groups_listed", drover_policy::Principal::parse(group))?;
+        }
+        if listed.count() > GROUPS_SENT_MAX {
+            let problem = format!("has more than {GROUPS_SENT_MAX} groups");
+            return Err(Refused::of(Status::invalid("spec.groups_listed", &problem)));
         }
         Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
     }

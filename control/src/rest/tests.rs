@@ -427,4 +427,12 @@ async fn bad_input_is_answered_with_the_field_that_is_wrong() {
     one["metadata"]["revision"] = 1.into();
     let (code, answer) = served.ask(&admin, "PUT", "/v1/clusters/one", Some(one)).await;
     assert_eq!((code, &answer["reason"]), (409, &json!("Conflict")), "{answer}");
+    let many: Vec<_> = (0..=256).map(|number| format!("local:group/g{number}")).collect();
+    for groups in [json!(["nobody"]), json!(many)] {
+        let (_, mut one) = served.ask(&admin, "GET", "/v1/clusters/one", None).await;
+        one["spec"]["groups_listed"] = groups;
+        let (code, answer) = served.ask(&admin, "PUT", "/v1/clusters/one", Some(one)).await;
+        let field = &answer["details"]["causes"][0]["field"];
+        assert_eq!((code, field), (422, &json!("spec.groups_listed")), "{answer}");
+    }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use drover_api::identity::GROUPS_SENT_MAX;
 use drover_api::impersonate::Wanted;
 use drover_api::token;
 use drover_policy::{Attributes, Target};
@@ -153,6 +154,10 @@ impl Record {
         }
         if let Some(who) = &self.who {
             annotations.insert("drover.io/token-id", Cow::Borrowed(who.authenticated.token.as_str()));
+            let count = who.authenticated.user.groups.len();
+            if count > GROUPS_SENT_MAX {
+                annotations.insert("drover.io/groups-in-all", Cow::Owned(count.to_string()));
+            }
         }
         if self.stage == Stage::ResponseComplete {
             let duration = self.at.duration_since(self.received_at).unwrap_or_default();
@@ -173,7 +178,9 @@ impl Record {
 
 fn user(who: &Who) -> User<'_> {
     let user = &who.authenticated.user;
-    let own = user.groups.iter().map(|group| group.as_str());
+    // Of more than are sent, the number is recorded: see the annotations.
+    let own = if user.groups.len() > GROUPS_SENT_MAX { &[][..] } else { &user.groups };
+    let own = own.iter().map(|group| group.as_str());
     let roles = who.role_groups.iter().flat_map(|groups| groups.iter().map(|group| &**group));
     User {
         username: Some(&user.name),

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use drover_api::kinds::{Domain, Effect, Role, Rule};
 use drover_testkit::process::until;
+use drover_testkit::roster::Member;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -181,4 +182,41 @@ async fn who_has_the_right_acts_as_exactly_whom_they_name_and_both_are_recorded(
     );
     assert_eq!(theirs["impersonatedUser"]["username"], "dev");
     assert_eq!(theirs["impersonatedUser"]["extra"]["drover.io/original-user"][0], "admin");
+}
+
+#[tokio::test]
+async fn groups_travel_whole_or_as_the_cluster_lists_them_or_the_request_is_refused() {
+    let groups =
+        |count: usize| (0..count).map(|number| format!("ad:group/S-1-5-{number}")).collect::<Vec<_>>();
+    let mut members = Vec::new();
+    let fleet = Fleet::start_with("groups", |roster| {
+        for (name, count) in [("many", 1000), ("most", 256)] {
+            let groups = groups(count);
+            let groups: Vec<_> = groups.iter().map(String::as_str).collect();
+            let member = roster.user(name, &groups).unwrap();
+            // By a group that no cluster is sent.
+            roster.bind(&member.principal, "cluster-viewer", Domain::Global);
+            members.push(member);
+        }
+        let listed = ["ad:group/S-1-5-7", "ad:group/S-1-5-999", "ad:group/of-others"];
+        roster.document.clusters[0].groups_listed = Some(listed.map(str::to_owned).into());
+    })
+    .await;
+    let [many, most] = &members[..] else { unreachable!() };
+    let seen = async |member: &Member, cluster: &str| {
+        let said = fleet.says(member, cluster, &["auth", "whoami", "-o", "json"]).await.unwrap();
+        let review: Value = serde_json::from_str(&said).unwrap();
+        let groups = review["status"]["userInfo"]["groups"].as_array().unwrap().clone();
+        groups.iter().map(|group| group.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected =
+        ["ad:group/S-1-5-7", "ad:group/S-1-5-999", "drover:cluster-viewer", "system:authenticated"];
+    assert_eq!(seen(many, "one").await, expected);
+    let refused = fleet.says(many, "two", &["get", "pods"]).await.unwrap_err();
+    assert!(refused.contains("in 1000 groups, more than the 256"), "{refused}");
+    let log = std::fs::read_to_string(fleet.gateway.audit_log()).unwrap();
+    assert!(log.contains(r#""drover.io/groups-in-all":"1000""#), "that some were left out is recorded");
+    for cluster in ["one", "two"] {
+        assert_eq!(seen(most, cluster).await.len(), 256 + 2, "{cluster}");
+    }
 }
