@@ -63,7 +63,8 @@ impl Signatures {
             (self.epoch, self.epoch_began, self.listed) = (Some(epoch), term.issued_at, listed);
         } else {
             let present: HashSet<_> = snapshot.tokens.iter().map(|token| &token.id).collect();
-            self.assertions.retain(|token, _| present.contains(token));
+            // Those of a user who was disabled are touched, and not signed again.
+            self.assertions.retain(|token, _| present.contains(token) && !touched.contains(token));
         }
         let made = signatures.into_iter().map(|(token, signature)| (token, (signature, snapshot.revision)));
         self.assertions.extend(made);

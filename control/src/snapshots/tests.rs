@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
-use drover_api::kinds::Domain;
+use drover_api::kinds::{Domain, TokenKind, TokenScope};
+use drover_api::roster::Roster;
 use drover_api::snapshot::Document;
+use drover_api::token;
+use jiff::SignedDuration;
 
 use super::*;
 use crate::authority::Authority;
@@ -167,4 +170,96 @@ async fn a_store_with_an_object_of_a_newer_program_is_not_served_from() {
         Snapshots::load(&*fixture.store, fixture.signers().await, STALENESS, Timestamp::now()).await;
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("newer program"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_signed_follows_what_changes_and_nothing_else_is_signed_anew() {
+    let fixture = fixture();
+    fixture.put(&cluster("one")).await;
+    fixture.put(&cluster("two")).await;
+    fixture.put(&viewer("viewers", "one")).await;
+    let zoe = |groups: &[&str], disabled| User {
+        principal: "local:user/7".to_owned(),
+        name: "zoe".to_owned(),
+        display_name: None,
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        disabled,
+    };
+    let mut at = fixture.put(&zoe(&[], false)).await;
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let made = token::generate();
+        let token = Token {
+            id: made.id,
+            hash: made.hash,
+            proof_key: made.proof_key,
+            user: "local:user/7".to_owned(),
+            kind: TokenKind::Bot,
+            scope: TokenScope::All,
+            expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+        };
+        fixture.put(&token).await;
+        tokens.push(token);
+    }
+    let snapshots = fixture.load().await;
+    let first = document(&snapshots);
+    let roster = |document: &Document, cluster: &str| -> Roster {
+        let signed = document.rosters.iter().find(|roster| roster.cluster == cluster).unwrap();
+        serde_json::from_str(&signed.payload).unwrap()
+    };
+    let groups = &roster(&first, "c-one").subjects["local:user/7"].role_groups;
+    assert_eq!(groups.iter().collect::<Vec<_>>(), ["drover:cluster-viewer"]);
+    assert!(roster(&first, "c-two").subjects.is_empty());
+    let signed = |document: &Document| document.assertions.clone().unwrap().signatures;
+    assert_eq!(signed(&first).len(), 2);
+
+    let cancelled = CancellationToken::new();
+    let follow = tokio::spawn({
+        let (snapshots, store, cancelled) = (snapshots.clone(), fixture.store.clone(), cancelled.clone());
+        async move { snapshots.follow(&*store, cancelled).await }
+    });
+    let told_at = Some(snapshots.published().borrow().issued_at);
+    let now = async |spec: User, at: Revision| {
+        let revision = fixture.objects.update(at, &spec, None).await.unwrap().metadata.revision;
+        published(&snapshots, revision).await;
+        (document(&snapshots), snapshots.delta(first.revision, told_at).unwrap(), revision)
+    };
+    let (changed, delta, revision) = now(zoe(&["local:group/ops"], false), at).await;
+    at = revision;
+    assert_eq!(changed.assertions.as_ref().unwrap().epoch, first.assertions.as_ref().unwrap().epoch);
+    assert!(tokens.iter().all(|token| signed(&changed)[&token.id] != signed(&first)[&token.id]));
+    assert_eq!(delta.assertions.unwrap().signatures, signed(&changed));
+    assert!(delta.rosters.is_empty(), "who holds what is as it was");
+
+    let (disabled, delta, _) = now(zoe(&["local:group/ops"], true), at).await;
+    assert!(signed(&disabled).is_empty(), "nobody speaks for who is disabled");
+    assert_eq!(delta.rosters.put.len(), 2);
+    assert!(roster(&disabled, "c-two").disabled.contains("local:user/7"));
+
+    // A gateway that was told of nothing gets all that is signed.
+    let all = snapshots.delta(disabled.revision, None).unwrap();
+    assert_eq!((all.rosters.put.len(), all.assertions.is_some()), (2, true));
+    let none = snapshots.delta(disabled.revision, Some(snapshots.published().borrow().issued_at)).unwrap();
+    assert!(none.rosters.is_empty() && none.assertions.is_none());
+    cancelled.cancel();
+    tokio::time::timeout(DEADLINE, follow).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_signing_key_is_replaced_while_its_certificate_is_good_and_then_forgotten() {
+    let fixture = fixture();
+    let signers = fixture.signers().await;
+    let begin = Timestamp::now();
+    let day = |days: i64| begin + SignedDuration::from_hours(24 * days);
+    let first = signers.current(begin).await.unwrap();
+    let same = signers.current(day(59)).await.unwrap();
+    assert_eq!((first.signer.id(), same.certificates.len()), (same.signer.id(), 1));
+    let second = signers.current(day(61)).await.unwrap();
+    assert_ne!(second.signer.id(), first.signer.id());
+    assert_eq!(second.certificates.len(), 2, "what the first signed is good still");
+    let later = signers.current(day(91)).await.unwrap();
+    assert_eq!((later.signer.id(), later.certificates.len()), (second.signer.id(), 1));
+    let record = fixture.objects.store().list("SigningKey").await.unwrap();
+    assert_eq!(record.len(), 1);
+    assert!(!String::from_utf8_lossy(&record[0].value.spec).contains("seed"), "the seed is sealed");
 }
