@@ -86,6 +86,7 @@ impl Identities {
             groups: &user.groups,
             token: &token.id,
             proof_key: token.proof_key,
+            expires_at: token.expires_at,
         };
         let bytes = asserted.bytes(epoch, tables.groups_listed()).map_err(|_| Refusal::IdentityTooLarge)?;
         let assertion = Bytes::from(sent(epoch.key, signature, &bytes));

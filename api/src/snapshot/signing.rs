@@ -72,6 +72,7 @@ pub fn asserted<'a>(user: &'a User, token: &'a Token) -> Asserted<'a> {
         groups: &user.groups,
         token: &token.id,
         proof_key: token.proof_key,
+        expires_at: token.expires_at,
     }
 }
 
