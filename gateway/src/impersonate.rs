@@ -20,6 +20,8 @@ pub(crate) enum ImpersonationMalformed {
     Header,
     #[error("what Impersonate- headers say cannot be sent: {0}")]
     Identity(#[from] IdentityMalformed),
+    #[error("Drover's own API lets nobody act as somebody else")]
+    NotHere,
     #[error("an Impersonate- header is not UTF-8")]
     NotUtf8,
     #[error("a group, uid or extra is given, and no user to act as")]

@@ -18,6 +18,7 @@ use crate::admit::{ANSWER_TIMEOUT, Admission, Refused};
 use crate::audit::{Audit, Stage};
 use crate::dial::Dial;
 use crate::headers;
+use crate::impersonate::{ImpersonationMalformed, wanted};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -75,7 +76,11 @@ impl ProxyHttp for Proxy {
         if let Some(relay) = &self.relay
             && self.admission.is_for_control(session.req_header())
         {
-            if let Err(refusal) = relay.relay(session).await? {
+            let relayed = match wanted(&session.req_header().headers) {
+                Ok(None) => relay.relay(session).await?,
+                Ok(Some(_)) | Err(_) => Err(Refusal::ImpersonationMalformed(ImpersonationMalformed::NotHere)),
+            };
+            if let Err(refusal) = relayed {
                 self.refuse(session, &refusal, None, &request.audit_id).await?;
                 request.state = State::Refused(refusal.into());
             }

@@ -167,6 +167,12 @@ async fn nobody_outside_writes_state_with_no_a_wrong_a_foreign_or_a_view_only_cr
             }
         }
     }
+    let acting = Request::get("/v1/users")
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {}", viewers.trim()))
+        .header("impersonate-user", "admin");
+    let response = soon(client.send(acting.body(String::new()).unwrap())).await.unwrap();
+    assert_eq!(response.status(), 400, "nobody acts as somebody here, and it is not dropped in silence");
     let users = installed.says(&["user", "list", "-o", "json"]).await.unwrap();
     assert_eq!(users.matches("\"principal\"").count(), 2, "{users}");
 }
