@@ -1,10 +1,16 @@
 //! Floods from peers without a credential: others are served, and memory has a bound. How much slower they are served
 //! is `drover-loadtest floods`' to measure.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use drover_api::enrolment::GATEWAY_NAME;
 use drover_testkit::client::Client;
 use drover_testkit::floods::{Aim, Flood, KINDS, Kind};
+use drover_testkit::pki::{Authority, Subject, Usage};
+use drover_tunnel::{Dialer, Limits, Tls};
+use tokio::task::JoinSet;
 
 use crate::bursts::resident;
 use crate::system::{Fleet, soon};
@@ -45,4 +51,43 @@ async fn floods_leave_other_users_and_memory_alone() {
     }
     // The tunnel that was there all the while.
     assert!(server.has_received("/version"));
+}
+
+#[tokio::test]
+async fn peers_of_another_authority_get_no_session_and_cost_nobody_theirs() {
+    const PEERS: usize = 8;
+    let (fleet, _server) = Fleet::with_api_server("foreign-peers").await;
+    let folder = &fleet.gateway.folder;
+    let foreign = Authority::new("another").unwrap();
+    let uris = ["spiffe://drover/cluster/c-one1/agent".to_owned()];
+    let subject = Subject { common_name: "drover-agent", uris: &uris, ..Subject::default() };
+    let files = foreign.issue_files(folder, "foreign", &subject, &[Usage::ClientAuth]).unwrap();
+    let tls = Tls::load(&files.cert, &files.key, folder.join("tunnel-ca.crt")).unwrap();
+    let dialer = Arc::new(Dialer::new(&tls, Limits::default()).unwrap());
+    let address = ([127, 0, 0, 1], fleet.gateway.tunnel_port).into();
+    let refused = Arc::new(AtomicUsize::new(0));
+    let before = resident(&fleet.running);
+    let mut peers = JoinSet::new();
+    for _ in 0..PEERS {
+        let (dialer, refused) = (dialer.clone(), refused.clone());
+        peers.spawn(async move {
+            loop {
+                assert!(dialer.dial(address, GATEWAY_NAME).await.is_err(), "a foreign peer got a session");
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let (began, client, mut served) = (Instant::now(), fleet.client(), 0);
+    while began.elapsed() < LASTS {
+        assert_eq!(soon(client.get("one", "/version", &fleet.admin.token)).await.unwrap().0, 200);
+        served += 1;
+    }
+    peers.abort_all();
+    let (refused, after) = (refused.load(Ordering::Relaxed), resident(&fleet.running));
+    println!(
+        "{refused} peers refused, {served} requests served, {} MiB more",
+        after.saturating_sub(before) >> 20
+    );
+    assert!(refused > 20 && served > 3, "{refused} {served}");
+    assert!(after < before + GROWTH_MAX, "{before} -> {after}");
 }
