@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_testkit::client::{Client, status};
+use drover_testkit::client::{Client, fetch, status};
 use http::header::HeaderMap;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -286,4 +286,24 @@ async fn a_watch_over_websocket_carries_events() {
         let seen = String::from_utf8_lossy(&seen).into_owned();
         assert!(seen.contains(r#"{"type":"ADDED","object":"#), "{seen}");
     }
+}
+
+#[tokio::test]
+async fn a_credential_signs_once_for_a_cluster_and_not_for_each_request() {
+    let (fleet, _server) = Fleet::with_api_server("wire-signed").await;
+    let ask = async || {
+        let (status, _) = soon(fleet.client().get("one", "/version", &fleet.viewer.token)).await.unwrap();
+        assert_eq!(status, 200);
+    };
+    let signed = async || {
+        let (_, metrics) = fetch(&fleet.gateway.metrics_url()).await.unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("gateway_delegations_signed_total"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap()
+    };
+    ask().await;
+    let before = signed().await;
+    for _ in 0..50 {
+        ask().await;
+    }
+    assert_eq!(signed().await, before);
 }
