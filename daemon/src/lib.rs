@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod exit;
+pub mod keepalive;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::BytesMut;
+use drover_daemon::keepalive;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::ServerSession;
@@ -181,7 +182,7 @@ impl Connection {
     }
 
     async fn handshake(&self, stream: TcpStream, address: SocketAddr) -> Result<TlsStream<L4Stream>, String> {
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        keepalive::tend(&stream).map_err(|error| error.to_string())?;
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         // A fresh cell: nothing else can have set it.
         let _first = digest.peer_addr.set(Some(L4Address::Inet(address)));

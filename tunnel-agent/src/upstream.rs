@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use drover_daemon::keepalive;
 use http::HeaderValue;
 use http_body_util::{Either, Empty};
 use hyper::body::{Body, Bytes, Incoming};
@@ -124,7 +125,7 @@ impl Upstream {
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let tcp = TcpStream::connect((self.address.host.as_str(), self.address.port)).await?;
-        tcp.set_nodelay(true)?;
+        keepalive::tend(&tcp)?;
         let (connector, name) = self.credentials.tls(&self.address.host)?;
         let tls = connector.connect(name, tcp).await?;
         let (sender, driver) = http1::Builder::new()
