@@ -1,6 +1,6 @@
 //! A gateway and the agents of its clusters, as the processes that users run.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::kubeconfig::{self, Credential, Server};
 use crate::pki::{Authority, Files, LOOPBACK, Subject, Usage};
-use crate::process::{Process, free_port, until};
+use crate::process::{Process, free_port, free_udp_port, until};
 use crate::roster::{Member, Roster};
 
 /// A folder of other builds of the programs, which are tested in place of this one's: see `testkit/seeded/`.
@@ -245,8 +245,4 @@ fn said(command: &Command, output: Output) -> anyhow::Result<String> {
         bail!("{:?} failed: {}", command.as_std(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8(output.stdout)?)
-}
-
-pub(crate) fn free_udp_port() -> anyhow::Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

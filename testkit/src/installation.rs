@@ -12,10 +12,10 @@ use tokio::process::Command;
 
 use crate::client::{Client, fetch};
 use crate::control_plane;
-use crate::fleet::{Programs, free_udp_port, output, output_of};
+use crate::fleet::{Programs, output, output_of};
 use crate::image::AGENT;
 use crate::pki;
-use crate::process::{Process, free_port, until};
+use crate::process::{Process, free_port, free_udp_port, until};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -117,10 +117,25 @@ fn supervisor_script() -> PathBuf {
     repository().join("deploy/local/supervise")
 }
 
-/// A free TCP port of the loopback interface: free at the moment, so whoever takes it soon gets it.
+/// A TCP port of the loopback interface that nobody listens on now.
 pub fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+    port_below_the_systems(|port| {
+        std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).map(drop)
+    })
+}
+
+/// A UDP port of the loopback interface that nobody has now.
+pub fn free_udp_port() -> anyhow::Result<u16> {
+    port_below_the_systems(|port| std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, port)).map(drop))
+}
+
+/// A random one below those that the system gives to whoever asks for any: between the look and the use, a
+/// connection that begins cannot take it, and another test hardly ever does.
+fn port_below_the_systems(bind: impl Fn(u16) -> std::io::Result<()>) -> anyhow::Result<u16> {
+    const PORTS: std::ops::Range<u16> = 12_000..30_000;
+    const TRIES: usize = 100;
+    let mut tries = (0..TRIES).map(|_| rand::random_range(PORTS));
+    tries.find(|port| bind(*port).is_ok()).context("no free port was found")
 }
 
 /// Asks until there is an answer, with a pause between; an error that is final ends it at once.
