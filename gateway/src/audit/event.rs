@@ -168,7 +168,7 @@ impl Record {
         if self.attributes.as_deref().is_some_and(runs_in_a_container) {
             for (name, label) in [("command", "drover.io/command"), ("container", "drover.io/container")] {
                 if let Some(text) = parameters(&self.uri, name) {
-                    annotations.insert(label, Cow::Owned(cut(&text).into_owned()));
+                    annotations.insert(label, Cow::Owned(redacted(&text).into_owned()));
                 }
             }
         }

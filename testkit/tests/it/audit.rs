@@ -110,7 +110,7 @@ async fn no_credential_is_in_any_record() {
     let tokens =
         [fleet.admin.token.clone(), fleet.viewer.token.clone(), other, "drv_0123456789ab_wrong".to_owned()];
     for token in &tokens {
-        let path = "/k8s/clusters/one/api/v1/pods";
+        let path = "/k8s/clusters/one/api/v1/namespaces/default/pods";
         let (id, secret) = token["drv_".len()..].split_once('_').unwrap();
         let basic = BASE64_STANDARD.encode(format!("{id}:{secret}"));
         let protocol =
@@ -122,6 +122,9 @@ async fn no_credential_is_in_any_record() {
                 "GET {path} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: {protocol}, v4.channel.k8s.io"
             ),
             // Where it does not belong.
+            format!(
+                "GET {path}/p/exec?command=login&command={token} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nAuthorization: Bearer {token}"
+            ),
             format!("GET {path}?token={token} HTTP/1.1\r\nAuthorization: Bearer {token}"),
             format!("GET /k8s/clusters/{token}/api HTTP/1.1\r\nAuthorization: Bearer {token}"),
         ] {
@@ -133,13 +136,14 @@ async fn no_credential_is_in_any_record() {
     }
     until("all to be recorded", DEADLINE, async || {
         let count = fleet.audited(|event| event["stage"] == "ResponseComplete").len();
-        Ok((count >= 20).then_some(()))
+        Ok((count >= 24).then_some(()))
     })
     .await
     .unwrap();
     let log = std::fs::read_to_string(fleet.gateway.audit_log()).unwrap();
     let logs = [log, fleet.running.log_tail(), fleet.agents[0].log_tail()].concat();
-    assert!(logs.contains("/api/v1/pods?token=drv_..."), "what is left out is marked");
+    assert!(logs.contains("/pods?token=drv_..."), "what is left out is marked");
+    assert!(logs.contains(r#""drover.io/command":"login drv_...""#), "in what ran, too");
     for token in &tokens {
         let secret = token.rsplit('_').next().unwrap();
         for form in [secret.to_owned(), BASE64_STANDARD.encode(token), BASE64_URL_SAFE_NO_PAD.encode(token)] {
