@@ -18,8 +18,6 @@ use crate::signed::{Context, KEY_ID_BYTES, KeyId, PublicKey, Signature, Signatur
 const VERSION: u8 = 1;
 /// The longest that a delegation is good for, in seconds.
 pub const DELEGATION_LIFETIME_S: u64 = 600;
-/// How far apart the clocks of control, gateways and agents may be, in seconds.
-pub const CLOCK_SKEW_S: u64 = 60;
 const GROUPS_LEFT_OUT: u8 = 1;
 const SIGNATURE_BYTES: usize = 64;
 

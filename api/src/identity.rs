@@ -1,4 +1,4 @@
-//! Who a request runs as: the bytes that travel in a stream's header from gateway to agent.
+//! Who a request runs as: the bytes that an assertion holds (see [`crate::assertion`]).
 //!
 //! ```text
 //! identity = version(1 byte) user uid count(groups) *group count(keys) *(key count(values) *value)
@@ -26,7 +26,7 @@ pub const EXTRA_VALUES_MAX: usize = 32;
 pub const EXTRA_DISPLAY_NAME: &str = "drover.io/display-name";
 /// Extra under which the public id of the token travels, so that a cluster's audit log names it.
 pub const EXTRA_TOKEN_ID: &str = "drover.io/token-id";
-/// Every extra key that a gateway sends: an agent's rights list them one by one.
+/// Every extra key of ours that an agent sends: its rights list them one by one.
 pub const EXTRA_KEYS: [&str; 3] = [EXTRA_DISPLAY_NAME, EXTRA_ORIGINAL_USER, EXTRA_TOKEN_ID];
 
 /// User, uid, groups and extras as Kubernetes knows them (`authentication.k8s.io/v1` UserInfo).

@@ -33,6 +33,9 @@ pub struct PublicKey([u8; 32]);
 #[serde(try_from = "String", into = "String")]
 pub struct Signature([u8; 64]);
 
+/// What precedes the key in a SubjectPublicKeyInfo of Ed25519, in DER (RFC 8410, 4).
+const SPKI: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// A private key: nothing of it is ever printed.
 pub struct Signer {
     pair: Ed25519KeyPair,
@@ -100,6 +103,16 @@ impl PublicKey {
 
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// As certificates hold it: a SubjectPublicKeyInfo in DER.
+    pub fn to_spki(self) -> Vec<u8> {
+        [SPKI, &self.0].concat()
+    }
+
+    /// None where the key is of another kind.
+    pub fn from_spki(der: &[u8]) -> Option<Self> {
+        der.strip_prefix(SPKI)?.try_into().ok().map(Self)
     }
 
     pub fn id(&self) -> KeyId {
@@ -218,6 +231,8 @@ mod tests {
     fn keys_and_signatures_round_trip_as_base64_of_their_length_only() {
         let key = Signer::from_seed(&[1; 32]).public();
         assert_eq!(PublicKey::try_from(String::from(key)), Ok(key));
+        assert_eq!(PublicKey::from_spki(&key.to_spki()), Some(key));
+        assert_eq!(PublicKey::from_spki(key.as_bytes()), None);
         assert_eq!(Signature::try_from(String::from(key)), Err(NotBase64(64)));
         assert_eq!(PublicKey::try_from("x".to_owned()), Err(NotBase64(32)));
     }

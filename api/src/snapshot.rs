@@ -38,7 +38,7 @@ pub const MAX_STALENESS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const RESERVED_PREFIXES: [&str; 2] = ["system:", "drover:"];
 /// Most groups that a user may be in; a directory's largest have a few thousand.
 pub const USER_GROUPS_MAX: usize = 5_000;
-/// How far ahead of our clock a snapshot may have been issued.
+/// How far ahead of our clock a snapshot, or what is signed, may have been issued.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Largest document, in bytes: 10,000 users with 100,000 tokens take about a fifth.
 pub const DOCUMENT_BYTES_MAX: usize = 256 << 20;

@@ -9,8 +9,7 @@ use drover_api::kinds::{Kind, Process};
 use drover_api::signed::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
-    SignatureAlgorithm,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SubjectPublicKeyInfo,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -113,7 +112,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, key.id().to_string());
         // What agents tell it by: no process gets this usage.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-        Ok(params.signed_by(&Ed25519(*key.as_bytes()), &self.issuer)?.der().to_vec())
+        let key = SubjectPublicKeyInfo::from_der(&key.to_spki())?;
+        Ok(params.signed_by(&key, &self.issuer)?.der().to_vec())
     }
 
     /// What trusts this authority alone.
@@ -171,19 +171,6 @@ impl Authority {
             }
         }
         Ok(params)
-    }
-}
-
-/// A public key in the form that certificates take.
-struct Ed25519([u8; 32]);
-
-impl PublicKeyData for Ed25519 {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ED25519
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use drover_api::assertion::{DELEGATION_LIFETIME_S, Delegation, proof_signer, sent};
 use drover_api::identity::GROUPS_SENT_MAX;
 use drover_api::signed::Signature;
-use drover_api::snapshot::assertions::Asserted;
+use drover_api::snapshot::signing::asserted;
 use drover_api::snapshot::{Cluster, Token};
 use drover_api::token::{CredentialHash, Secret};
 use drover_policy::ClusterId;
@@ -79,16 +79,8 @@ impl Identities {
         {
             return Ok(kept.evidence);
         }
-        let asserted = Asserted {
-            name: &user.name,
-            principal: &user.principal,
-            display_name: user.display_name.as_deref(),
-            groups: &user.groups,
-            token: &token.id,
-            proof_key: token.proof_key,
-            expires_at: token.expires_at,
-        };
-        let bytes = asserted.bytes(epoch, tables.groups_listed()).map_err(|_| Refusal::IdentityTooLarge)?;
+        let bytes = asserted(user, token).bytes(epoch, tables.groups_listed());
+        let bytes = bytes.map_err(|_| Refusal::IdentityTooLarge)?;
         let assertion = Bytes::from(sent(epoch.key, signature, &bytes));
         let evidence = Evidence { assertion, proof: self.delegate(&cluster.id, secret, now)? };
         let kept = Kept { signature: *signature, evidence: evidence.clone(), renew_at: now + RENEW_AFTER };

@@ -30,7 +30,7 @@ impl Courier {
         Self { session, cluster, delivered: None }
     }
 
-    /// Brings each new roster until the session ends.
+    /// Brings each new roster, for as long as there are any; whoever holds the session drops this with it.
     pub(crate) async fn run(mut self, current: &Current) {
         let mut changes = current.changes();
         loop {
@@ -38,7 +38,6 @@ impl Courier {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait) => {}
-                _reason = self.session.closed() => return,
             }
         }
     }

@@ -1,13 +1,14 @@
 //! A snapshot in the form that requests are served from.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use drover_api::roster::SignedRoster;
 use drover_api::signed::Signature;
 use drover_api::snapshot::assertions::{Assertions, Epoch};
-use drover_api::snapshot::{Cluster, ClusterName, Snapshot, Token};
+use drover_api::snapshot::{self, Cluster, ClusterName, Snapshot, Token};
 use drover_api::token::TokenId;
 use drover_policy::{ClusterId, InvalidRules, Policy, Principal, Subject};
 
@@ -31,12 +32,16 @@ pub(crate) struct Tables {
 /// A user with what every request of theirs needs, made once.
 #[derive(Debug)]
 pub(crate) struct User {
-    pub name: String,
-    pub principal: Principal,
-    pub display_name: Option<String>,
-    pub groups: Vec<Principal>,
-    pub disabled: bool,
+    known: snapshot::User,
     pub subject: Subject,
+}
+
+impl Deref for User {
+    type Target = snapshot::User;
+
+    fn deref(&self) -> &snapshot::User {
+        &self.known
+    }
 }
 
 impl Tables {
@@ -52,10 +57,9 @@ impl Tables {
     }
 
     fn with(policy: Policy, snapshot: Snapshot) -> Self {
-        let user = |user: drover_api::snapshot::User| {
-            let subject = Subject::new(user.principal.clone(), user.groups.iter().cloned());
-            let drover_api::snapshot::User { principal, name, display_name, groups, disabled } = user;
-            (principal.clone(), Arc::new(User { name, principal, display_name, groups, disabled, subject }))
+        let user = |known: snapshot::User| {
+            let subject = Subject::new(known.principal.clone(), known.groups.iter().cloned());
+            (known.principal.clone(), Arc::new(User { known, subject }))
         };
         let groups_listed = snapshot.groups_listed();
         Self {

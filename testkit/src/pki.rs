@@ -7,7 +7,7 @@ use anyhow::Context;
 use drover_api::signed::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm,
+    KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
 };
 
 pub use rcgen::ExtendedKeyUsagePurpose as Usage;
@@ -85,21 +85,12 @@ impl Authority {
     }
 
     fn certify(&self, key: PublicKey, usage: ExtendedKeyUsagePurpose) -> anyhow::Result<Vec<u8>> {
-        struct Ed25519([u8; 32]);
-        impl PublicKeyData for Ed25519 {
-            fn der_bytes(&self) -> &[u8] {
-                &self.0
-            }
-
-            fn algorithm(&self) -> &'static SignatureAlgorithm {
-                &PKCS_ED25519
-            }
-        }
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, key.id().to_string());
         params.extended_key_usages = vec![usage];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        Ok(params.signed_by(&Ed25519(*key.as_bytes()), &self.issuer)?.der().to_vec())
+        let spki = SubjectPublicKeyInfo::from_der(&key.to_spki())?;
+        Ok(params.signed_by(&spki, &self.issuer)?.der().to_vec())
     }
 
     /// Issues into `<folder>/<name>.crt` and `<folder>/<name>.key`.

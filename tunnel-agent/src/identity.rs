@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use drover_api::assertion::{self, Assertion, CLOCK_SKEW_S, DELEGATION_LIFETIME_S, Delegation};
+use drover_api::assertion::{self, Assertion, DELEGATION_LIFETIME_S, Delegation};
 use drover_api::identity::{GROUPS_SENT_MAX, Identity};
 use drover_api::impersonate::Wanted;
 use drover_api::roster::{ROSTER_BYTES_MAX, Subject};
 use drover_api::signed::Context;
+use drover_api::snapshot::CLOCK_SKEW_MAX;
 use drover_tunnel::{Owner, PeerId, Received, Stream, StreamHeader};
 use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
@@ -34,7 +35,6 @@ const ROSTER_PATIENCE: Duration = Duration::from_secs(2);
 const ROSTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Groups that roles stand for.
 const ROLES: &str = "drover:";
-const SKEW: Duration = Duration::from_secs(CLOCK_SKEW_S);
 
 /// SHA-256 over assertion, proof, whom the user wants to act as, and gateway.
 type Key = [u8; 32];
@@ -188,8 +188,8 @@ fn key(header: &StreamHeader, gateway: &PeerId) -> Key {
 /// When it ends, where it has begun and not ended by a clock that may differ from ours.
 fn good_until(issued_at_s: u64, expires_at_s: u64, now: SystemTime) -> Option<SystemTime> {
     let at = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    let (issued_at, expires_at) = (at(issued_at_s)?, at(expires_at_s)?.checked_add(SKEW)?);
-    (issued_at <= now + SKEW && expires_at > now).then_some(expires_at)
+    let (issued_at, expires_at) = (at(issued_at_s)?, at(expires_at_s)?.checked_add(CLOCK_SKEW_MAX)?);
+    (issued_at <= now + CLOCK_SKEW_MAX && expires_at > now).then_some(expires_at)
 }
 
 /// What the roster has of the user and of the groups that they are in.

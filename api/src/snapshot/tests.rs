@@ -1,4 +1,5 @@
 use super::*;
+use crate::identity::GROUPS_SENT_MAX;
 
 /// The example that people copy.
 fn example() -> serde_json::Value {
@@ -48,6 +49,25 @@ fn one_unsound_object_refuses_the_whole_and_is_named() {
     ] {
         let refused = changed(pointer, value).unwrap_err().to_string();
         assert!(refused.contains(expected), "{pointer}: {refused}");
+    }
+}
+
+#[test]
+fn groups_have_limits() {
+    let groups = |count: usize| (0..count).map(|number| format!("local:group/g{number}")).collect::<Vec<_>>();
+    for (pointer, most, expected) in [
+        ("/users/0/groups", USER_GROUPS_MAX, "users[0]: more than 5000 groups"),
+        ("/clusters/0/groups_listed", GROUPS_SENT_MAX, "clusters[0].groups_listed: more than 256 groups"),
+    ] {
+        let mut document = example();
+        document["clusters"][0]["groups_listed"] = serde_json::json!([]);
+        let mut with = |count| {
+            *document.pointer_mut(pointer).unwrap() = groups(count).into();
+            Snapshot::parse(document.to_string().as_bytes())
+        };
+        assert!(with(most).is_ok(), "{pointer}");
+        let refused = with(most + 1).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) enum IdentityRefused {
 }
 
 impl IdentityRefused {
+    /// As metrics call them.
     pub(crate) const LABELS: [&str; 19] = [
         "assertion_expired",
         "assertion_forged",
@@ -71,9 +72,9 @@ impl IdentityRefused {
         "user_unknown",
     ];
 
-    /// As metrics call it.
-    pub(crate) const fn label(&self) -> &'static str {
-        Self::LABELS[match self {
+    /// Its place among the labels.
+    pub(crate) const fn index(&self) -> usize {
+        match self {
             Self::AssertionExpired => 0,
             Self::AssertionForged => 1,
             Self::AssertionMissing => 2,
@@ -93,7 +94,7 @@ impl IdentityRefused {
             Self::RosterStale => 16,
             Self::TooManyGroups => 17,
             Self::UserUnknown => 18,
-        }]
+        }
     }
 
     /// Whether the next roster may say otherwise: gateways may know of a change before the agent does.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use drover_api::assertion::CLOCK_SKEW_S;
 use drover_api::roster::{FORMAT, Roster, SignedRoster};
 use drover_api::signed::{Context, KeyId, PublicKey};
+use drover_api::snapshot::CLOCK_SKEW_MAX;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
@@ -14,7 +14,6 @@ use webpki::{EndEntityCert, KeyUsage};
 
 /// `id-kp-codeSigning`, which control gives to its own signing keys and to nobody else.
 const SIGNING: KeyUsage = KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 3]);
-const SKEW: Duration = Duration::from_secs(CLOCK_SKEW_S);
 
 /// Control's keys by their id, out of certificates that are control's.
 pub(crate) type Signers = BTreeMap<KeyId, PublicKey>;
@@ -95,10 +94,10 @@ impl Rosters {
         if roster.cluster != self.cluster {
             return Err(RosterRefused::AnotherCluster(roster.cluster));
         }
-        if SystemTime::from(roster.issued_at) > now + SKEW {
+        if SystemTime::from(roster.issued_at) > now + CLOCK_SKEW_MAX {
             return Err(RosterRefused::NotYet);
         }
-        let expires_at = SystemTime::from(roster.expires_at) + SKEW;
+        let expires_at = SystemTime::from(roster.expires_at) + CLOCK_SKEW_MAX;
         if expires_at <= now {
             return Err(RosterRefused::Expired);
         }
@@ -143,17 +142,11 @@ fn signers(
                 None,
             )
             .map_err(|error| refused(error.to_string()))?;
-        let key = public_key(&certificate).ok_or_else(|| refused("its key is not Ed25519".to_owned()))?;
+        let key = PublicKey::from_spki(certificate.subject_public_key_info().as_ref());
+        let key = key.ok_or_else(|| refused("its key is not Ed25519".to_owned()))?;
         signers.insert(key.id(), key);
     }
     Ok(signers)
-}
-
-/// The key is what follows the algorithm in a SubjectPublicKeyInfo (RFC 8410, 4).
-fn public_key(certificate: &EndEntityCert<'_>) -> Option<PublicKey> {
-    const ED25519: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    let spki = certificate.subject_public_key_info();
-    spki.as_ref().strip_prefix(ED25519)?.try_into().ok().map(PublicKey::from_bytes)
 }
 
 fn malformed(error: serde_json::Error) -> RosterRefused {
