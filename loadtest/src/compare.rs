@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use drover_testkit::process;
 use serde::Serialize;
 
 use crate::load::{Load, Outcome};
@@ -129,7 +130,11 @@ fn row(case: &Case, setup: &Setup, samples: &[Sample]) -> Row {
 
 async fn watch(setup: &Setup) -> anyhow::Result<Watch> {
     let held = || {
-        setup.processes.iter().map(|(_, process)| usage::memory(process.pid())).collect::<Result<Vec<_>, _>>()
+        setup
+            .processes
+            .iter()
+            .map(|(_, process)| process::memory(process.pid()))
+            .collect::<Result<Vec<_>, _>>()
     };
     let before = held()?;
     let mut open = Vec::new();

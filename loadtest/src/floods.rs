@@ -12,8 +12,8 @@ use drover_api::kinds::Domain;
 use drover_testkit::client::Client;
 use drover_testkit::fleet::{self, Gateway};
 use drover_testkit::floods::{Aim, Flood, KINDS, Kind};
-use drover_testkit::pki::{LOOPBACK, Subject, Usage, write_secret};
-use drover_testkit::process::{Process, free_port, until};
+use drover_testkit::pki::{LOOPBACK, Subject, Usage};
+use drover_testkit::process::{self, Process, free_port, until};
 use drover_testkit::roster::{Member, Roster};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::compare::median;
 use crate::load::{Load, Target, trusting};
-use crate::setups::Upstream;
+use crate::setups::{Served, Upstream};
 use crate::upstream::POD_BYTES;
 use crate::usage;
 
@@ -122,24 +122,8 @@ impl Stage {
             members.push(member);
         }
         roster.publish()?;
-        let gateway = Gateway::prepare(&folder.join("gateway"), &roster)?;
-        let running = gateway.start().await?;
-        let token = folder.join("agent.token");
-        write_secret(&token, "token-of-the-agent")?;
-        let target = fleet::Target {
-            name: "load".to_owned(),
-            id: "c-load1".to_owned(),
-            address: upstream.address.to_string(),
-            ca: folder.join("upstream-ca.crt"),
-            token,
-        };
-        let agent = gateway.start_agent(&target, "a").await?;
-        let client = Client::new(&gateway)?;
-        until("the cluster to be reached", START_TIMEOUT, async || {
-            let (status, _) = client.get("load", "/version", &members[0].token).await?;
-            Ok((status == 200).then_some(()))
-        })
-        .await?;
+        let Served { gateway, running, agent } =
+            Served::start(folder, &upstream, &roster, &members[0]).await?;
         let subject = Subject {
             common_name: "sink",
             names: &["localhost"],
@@ -200,7 +184,7 @@ impl Stage {
     }
 
     fn memory(&self) -> anyhow::Result<f64> {
-        Ok(usage::memory(self.running.pid())? as f64 / f64::from(1 << 20))
+        Ok(process::memory(self.running.pid())? as f64 / f64::from(1 << 20))
     }
 
     async fn flood(&self, kind: Kind, plan: &Plan) -> anyhow::Result<Row> {

@@ -9,7 +9,7 @@ use drover_testkit::client::Client;
 use drover_testkit::fleet::{self, Gateway};
 use drover_testkit::pki::{Authority, Files, LOOPBACK, Subject, Usage, write_secret};
 use drover_testkit::process::{Process, free_port, until};
-use drover_testkit::roster::Roster;
+use drover_testkit::roster::{Member, Roster};
 
 use crate::load::{Target, trusting};
 
@@ -83,29 +83,49 @@ impl Upstream {
     }
 }
 
+/// A gateway and an agent in front of the upstream.
+pub(crate) struct Served {
+    pub gateway: Gateway,
+    pub running: Process,
+    pub agent: Process,
+}
+
+impl Served {
+    /// Returns once a member of the roster's is served.
+    pub(crate) async fn start(
+        folder: &Path,
+        upstream: &Upstream,
+        roster: &Roster,
+        member: &Member,
+    ) -> anyhow::Result<Self> {
+        let gateway = Gateway::prepare(&folder.join("gateway"), roster)?;
+        let running = gateway.start().await?;
+        let token: PathBuf = folder.join("agent.token");
+        write_secret(&token, "token-of-the-agent")?;
+        let target = fleet::Target {
+            name: "load".to_owned(),
+            id: "c-load1".to_owned(),
+            address: upstream.address.to_string(),
+            ca: folder.join("upstream-ca.crt"),
+            token,
+        };
+        let agent = gateway.start_agent(&target, "a").await?;
+        let client = Client::new(&gateway)?;
+        until("the cluster to be reached", START_TIMEOUT, async || {
+            let (status, _) = client.get("load", "/version", &member.token).await?;
+            Ok((status == 200).then_some(()))
+        })
+        .await?;
+        Ok(Self { gateway, running, agent })
+    }
+}
+
 async fn drover(folder: &Path, upstream: &Upstream) -> anyhow::Result<Setup> {
     let mut roster = Roster::new(&folder.join("snapshot.json"), &[("load", "c-load1")])?;
     let admin = roster.user("admin", &["local:group/platform"])?;
     roster.bind(&admin.principal, "admin", Domain::Global);
     roster.publish()?;
-    let gateway = Gateway::prepare(&folder.join("gateway"), &roster)?;
-    let running = gateway.start().await?;
-    let token: PathBuf = folder.join("agent.token");
-    write_secret(&token, "token-of-the-agent")?;
-    let target = fleet::Target {
-        name: "load".to_owned(),
-        id: "c-load1".to_owned(),
-        address: upstream.address.to_string(),
-        ca: folder.join("upstream-ca.crt"),
-        token,
-    };
-    let agent = gateway.start_agent(&target, "a").await?;
-    let client = Client::new(&gateway)?;
-    until("the cluster to be reached", START_TIMEOUT, async || {
-        let (status, _) = client.get("load", "/version", &admin.token).await?;
-        Ok((status == 200).then_some(()))
-    })
-    .await?;
+    let Served { gateway, running, agent } = Served::start(folder, upstream, &roster, &admin).await?;
     let target = Target {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, gateway.port)),
         tls: trusting(&gateway.authority.pem())?,

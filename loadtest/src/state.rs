@@ -12,11 +12,9 @@ use drover_control::seal::Seal;
 use drover_control::store::Sqlite;
 use drover_testkit::fleet::output;
 use drover_testkit::installation::{Installation, Person};
-use drover_testkit::process::until;
+use drover_testkit::process::{self, until};
 use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
-
-use crate::usage;
 
 /// Longest wait for anything.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -67,7 +65,8 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
     let whole_push_s = began.elapsed().as_secs_f64();
     progress("changing one object at a time");
     let change_s = change(&admin).await?;
-    let (control_mib, gateway_mib) = (mib(usage::memory(control.pid())?), mib(usage::memory(gateway.pid())?));
+    let (control_mib, gateway_mib) =
+        (mib(process::memory(control.pid())?), mib(process::memory(gateway.pid())?));
     gateway.stop().await?;
     let began = Instant::now();
     let _gateway = installation.gateway("gateway-again").await?;

@@ -121,6 +121,12 @@ pub async fn fetch(url: &str) -> anyhow::Result<(u16, String)> {
     Ok((status(&answer)?, body))
 }
 
+/// What a process counts under a name, with its labels: of an admin port's URL of metrics.
+pub async fn metric(url: &str, name: &str) -> anyhow::Result<Option<f64>> {
+    let (_, text) = fetch(url).await?;
+    Ok(text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()))
+}
+
 /// The status code of a raw answer.
 pub fn status(answer: &str) -> anyhow::Result<u16> {
     let line = answer.lines().next().unwrap_or_default();

@@ -33,6 +33,17 @@ pub struct Installation {
     starts: u32,
 }
 
+/// The files and ports of one gateway.
+struct Place {
+    control_port: u16,
+    state: PathBuf,
+    token: PathBuf,
+    audit_log: PathBuf,
+    port: u16,
+    tunnel_port: u16,
+    admin_port: u16,
+}
+
 /// A gateway beside the first.
 pub struct AnotherGateway {
     pub process: Process,
@@ -122,20 +133,34 @@ impl Installation {
     /// The gateway alone.
     pub async fn gateway(&self, log: &str) -> anyhow::Result<Process> {
         let data = self.data();
+        let place = Place {
+            control_port: self.control_port,
+            state: data.join("gateway"),
+            token: data.join("gateway.token"),
+            audit_log: data.join("audit.jsonl"),
+            port: self.port,
+            tunnel_port: self.tunnel_port,
+            admin_port: self.admin_port,
+        };
+        self.gateway_at(log, &place).await
+    }
+
+    async fn gateway_at(&self, log: &str, place: &Place) -> anyhow::Result<Process> {
+        let data = self.data();
         let arguments = [
-            format!("--control=127.0.0.1:{}", self.control_port),
-            format!("--state={}", data.join("gateway").display()),
-            format!("--registration-token-file={}", data.join("gateway.token").display()),
+            format!("--control=127.0.0.1:{}", place.control_port),
+            format!("--state={}", place.state.display()),
+            format!("--registration-token-file={}", place.token.display()),
             format!("--tls-cert={}", data.join("tls.crt").display()),
             format!("--tls-key={}", data.join("tls.key").display()),
-            format!("--audit-log={}", data.join("audit.jsonl").display()),
-            format!("--listen=127.0.0.1:{}", self.port),
-            format!("--tunnel-listen=127.0.0.1:{}", self.tunnel_port),
-            format!("--admin-listen=127.0.0.1:{}", self.admin_port),
+            format!("--audit-log={}", place.audit_log.display()),
+            format!("--listen=127.0.0.1:{}", place.port),
+            format!("--tunnel-listen=127.0.0.1:{}", place.tunnel_port),
+            format!("--admin-listen=127.0.0.1:{}", place.admin_port),
         ];
         let program = self.drover.with_file_name("drover-gateway");
         let process = Process::start(log, &self.folder, &program, arguments).await?;
-        ready(process, self.admin_port).await
+        ready(process, place.admin_port).await
     }
 
     /// One more gateway, with what an administrator drew for it; it reaches control at a port that may be a detour.
@@ -147,26 +172,19 @@ impl Installation {
     ) -> anyhow::Result<AnotherGateway> {
         let folder = self.folder.join(name);
         std::fs::create_dir_all(&folder)?;
-        let token_file = folder.join("token");
-        pki::write_secret(&token_file, token)?;
-        let (port, tunnel_port, admin_port) = (free_port()?, free_udp_port()?, free_port()?);
-        let data = self.data();
-        let arguments = [
-            format!("--control=127.0.0.1:{control_port}"),
-            format!("--state={}", folder.join("state").display()),
-            format!("--registration-token-file={}", token_file.display()),
-            format!("--tls-cert={}", data.join("tls.crt").display()),
-            format!("--tls-key={}", data.join("tls.key").display()),
-            format!("--audit-log={}", folder.join("audit.jsonl").display()),
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--tunnel-listen=127.0.0.1:{tunnel_port}"),
-            format!("--admin-listen=127.0.0.1:{admin_port}"),
-        ];
-        let program = self.drover.with_file_name("drover-gateway");
-        let process = Process::start(name, &self.folder, &program, arguments).await?;
-        let process = ready(process, admin_port).await?;
-        let client = Client::at(port, &std::fs::read_to_string(data.join("ca.crt"))?, &[])?;
-        Ok(AnotherGateway { process, tunnel_port, client })
+        let place = Place {
+            control_port,
+            state: folder.join("state"),
+            token: folder.join("token"),
+            audit_log: folder.join("audit.jsonl"),
+            port: free_port()?,
+            tunnel_port: free_udp_port()?,
+            admin_port: free_port()?,
+        };
+        pki::write_secret(&place.token, token)?;
+        let process = self.gateway_at(name, &place).await?;
+        let client = Client::at(place.port, &std::fs::read_to_string(self.data().join("ca.crt"))?, &[])?;
+        Ok(AnotherGateway { process, tunnel_port: place.tunnel_port, client })
     }
 
     /// A client of the gateway's port.

@@ -117,6 +117,14 @@ fn supervisor_script() -> PathBuf {
     repository().join("deploy/local/supervise")
 }
 
+/// Resident memory of a process now, in bytes.
+pub fn memory(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1024)
+}
+
 /// A TCP port of the loopback interface that nobody listens on now.
 pub fn free_port() -> anyhow::Result<u16> {
     port_below_the_systems(|port| {
@@ -154,4 +162,14 @@ pub async fn until<T>(
         }
     };
     timeout(deadline, asking).await.with_context(|| format!("waited {deadline:?} in vain for {what}"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_holds_some_memory() {
+        assert!(memory(std::process::id()).unwrap() > 100_000);
+    }
 }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::system::{folder, soon};
 
 const OWNER: Owner = Owner { user: 1, cluster: 1 };
-const GET: &[u8] = b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n";
+pub(crate) const GET: &[u8] = b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An agent and the end of its session that a gateway would have.
 pub(crate) struct Harness {

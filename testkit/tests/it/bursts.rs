@@ -7,7 +7,7 @@ use bytes::Bytes;
 use drover_api::kinds::Domain;
 use drover_testkit::api_server::{ApiServer, BURST_OBJECTS};
 use drover_testkit::client::Client;
-use drover_testkit::process::{Process, until};
+use drover_testkit::process::{Process, memory, until};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -21,9 +21,7 @@ const WATCH_LIST: &str =
 const HELD_MAX: u64 = 24 << 20;
 
 pub(crate) fn resident(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    memory(process.pid()).unwrap()
 }
 
 async fn watch(fleet: &Fleet, query: &str) -> hyper::Response<Incoming> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use drover_testkit::client::{Client, fetch};
+use drover_testkit::client::{self, Client, fetch};
 use drover_testkit::fleet::Target;
 use drover_testkit::process::until;
 use http::header::RETRY_AFTER;
@@ -213,6 +213,22 @@ async fn a_changed_snapshot_is_taken_up_and_a_malformed_one_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn a_token_that_control_has_not_signed_for_is_refused_for_the_moment() {
+    let mut fleet = Fleet::start("unasserted").await;
+    fleet.roster.publish().unwrap();
+    fleet.roster.document.revision += 1;
+    fleet.roster.document.assertions = None;
+    let document = serde_json::to_string(&fleet.roster.document).unwrap();
+    std::fs::write(fleet.roster.path(), document).unwrap();
+    let client = fleet.client();
+    let refused = until("the snapshot without signatures to be taken up", DEADLINE, async || {
+        let (status, body) = client.get("one", "/version", &fleet.admin.token).await?;
+        Ok((status == 503).then_some(body))
+    });
+    assert_eq!(refused.await.unwrap()["details"]["causes"][0]["reason"], "Unasserted");
+}
+
+#[tokio::test]
 async fn beyond_its_staleness_a_snapshot_serves_nobody() {
     let mut fleet = Fleet::start("stale").await;
     let client = fleet.client();
@@ -255,8 +271,7 @@ async fn in_flight(fleet: &Fleet, count: usize) {
 async fn metric(fleet: &Fleet, name: &str, at_least: f64) {
     let url = fleet.gateway.metrics_url();
     until(name, DEADLINE, async || {
-        let (_, text) = fetch(&url).await?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        let value = client::metric(&url, name).await?;
         Ok(value.filter(|value| *value >= at_least))
     })
     .await

@@ -5,19 +5,21 @@ use drover_api::assertion::proof_signer;
 use drover_api::kinds::Domain;
 use drover_api::roster::SignedRoster;
 use drover_api::signed::Signer;
-use drover_testkit::client::fetch;
+use drover_testkit::client::metric;
 use drover_testkit::pki::Authority;
 use drover_tunnel::{Delivered, RefusalCode, StreamRefusal};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::{Harness, Word};
+use crate::agent::{GET, Harness, Word};
 use crate::system::soon;
-
-const GET: &[u8] = b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n";
 
 impl Harness {
     async fn refused(&self, word: &Word) -> StreamRefusal {
         soon(self.send_as(&word.header(), GET)).await.unwrap_err()
+    }
+
+    async fn counted(&self, name: &str) -> f64 {
+        metric(&self.agent_metrics, name).await.unwrap().unwrap()
     }
 }
 
@@ -95,12 +97,27 @@ async fn whatever_a_gateway_makes_up_is_refused_for_its_own_reason() {
     unproved.proof.clear();
     let mut cut = sound.clone();
     cut.assertion.truncate(90);
+    let mut without_a_key = sound.clone();
+    without_a_key.assertion.truncate(7);
+    let mut half_proved = sound.clone();
+    half_proved.proof.truncate(70);
+    let mut acting = sound.clone();
+    acting.impersonate = b"{".as_slice().into();
     for (header, code) in [
         (without, RefusalCode::IdentityMissing),
         (unproved, RefusalCode::IdentityMissing),
         (cut, RefusalCode::IdentityRefused),
+        (without_a_key, RefusalCode::IdentityMalformed),
+        (half_proved, RefusalCode::IdentityMalformed),
+        (acting, RefusalCode::IdentityMalformed),
     ] {
         assert_eq!(soon(harness.send_as(&header, GET)).await.unwrap_err().code, code);
+    }
+    for (reason, times) in
+        [("proof_forged", 1.0), ("key_unknown", 2.0), ("impersonate_malformed", 1.0), ("user_unknown", 1.0)]
+    {
+        let counted = format!("agent_identities_refused_total{{reason=\"{reason}\"}}");
+        assert_eq!(harness.counted(&counted).await, times, "{reason}");
     }
     assert_eq!(harness.server.received().concat().len(), before, "nothing reached the API server");
     assert!(harness.send_as(&sound, GET).await.unwrap().contains("200 OK"));
@@ -124,11 +141,7 @@ async fn signatures_are_checked_once_and_not_for_each_request() {
     let harness = Harness::start("hostile-cached").await;
     let header = harness.word().header();
     harness.send_as(&header, GET).await.unwrap();
-    let checked = async || {
-        let (_, metrics) = fetch(&harness.agent_metrics).await.unwrap();
-        let line = metrics.lines().find(|line| line.starts_with("agent_signatures_checked_total"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap()
-    };
+    let checked = async || harness.counted("agent_signatures_checked_total").await;
     let before = checked().await;
     for _ in 0..50 {
         harness.send_as(&header, GET).await.unwrap();
@@ -176,6 +189,12 @@ async fn a_roster_is_controls_for_this_cluster_and_never_an_older_one() {
     let own = Authority::new("its own").unwrap();
     let key = Signer::from_seed(&[9; 32]);
     let certificates = [own.certify_signer(key.public()).unwrap()];
+    let newer_format = {
+        let mut roster = invented.clone();
+        roster.format += 1;
+        harness.roster.sign_roster(&roster)
+    };
+    let certificate = sound.signers[0].clone();
     let another = {
         let mut roster = invented.clone();
         roster.cluster = "c-two2".to_owned();
@@ -195,12 +214,15 @@ async fn a_roster_is_controls_for_this_cluster_and_never_an_older_one() {
         ("by a key of its own", SignedRoster::sign(&invented, &key, &certificates).unwrap()),
         ("changed", SignedRoster { payload: sound.payload.replace("viewer", "owner"), ..sound.clone() }),
         ("without a certificate", SignedRoster { signers: Vec::new(), ..sound.clone() }),
+        ("with too many certificates", SignedRoster { signers: vec![certificate; 5], ..sound.clone() }),
+        ("of a newer format", newer_format),
         ("for another cluster", another),
         ("expired", expired),
         ("from the future", future),
     ] {
         assert_eq!(harness.deliver(&roster).await, second, "{what}");
     }
+    assert_eq!(harness.counted("agent_rosters_refused_total").await, 8.0);
     assert_eq!(harness.deliver(&sound).await, invented.revision, "control's own is taken up");
 }
 

@@ -22,7 +22,7 @@ fn request(fleet: &Fleet, method: &str, target: &str, lines: &[&str], after: &st
 }
 
 /// The Status or the API server's answer in a raw response.
-fn body(answer: &str) -> Value {
+pub(crate) fn body(answer: &str) -> Value {
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     // Chunked or not, the object is what lies between the braces.
     let object = body.find('{').zip(body.rfind('}')).map_or("", |(begin, end)| &body[begin..=end]);

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::{Installed, installed};
+use crate::request_path::body as body_of;
 use crate::system::{DEADLINE, clusters, soon};
 
 const SAMPLES: usize = 200;
@@ -36,9 +37,7 @@ impl Api {
         );
         let answer = soon(self.client.raw(format!("{head}{body}").as_bytes())).await.unwrap();
         assert!((200..300).contains(&status(&answer).unwrap()), "{method} {path}: {answer}");
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        let object = body.find('{').zip(body.rfind('}')).map_or("", |(begin, end)| &body[begin..=end]);
-        serde_json::from_str(object).unwrap_or_default()
+        body_of(&answer)
     }
 
     async fn disable(&self, user: &str, disabled: bool) -> Value {

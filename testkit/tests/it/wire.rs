@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_testkit::client::{Client, fetch, status};
+use drover_testkit::client::{Client, metric, status};
 use http::header::HeaderMap;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -296,9 +296,8 @@ async fn a_credential_signs_once_for_a_cluster_and_not_for_each_request() {
         assert_eq!(status, 200);
     };
     let signed = async || {
-        let (_, metrics) = fetch(&fleet.gateway.metrics_url()).await.unwrap();
-        let line = metrics.lines().find(|line| line.starts_with("gateway_delegations_signed_total"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap()
+        let url = fleet.gateway.metrics_url();
+        metric(&url, "gateway_delegations_signed_total").await.unwrap().unwrap()
     };
     ask().await;
     let before = signed().await;
