@@ -91,7 +91,10 @@ impl Client {
         const QUIET: Duration = Duration::from_millis(500);
         let mut stream = self.connect().await?;
         // A gateway that refuses early may close before it has read everything.
-        _ = stream.write_all(bytes).await;
+        // TLS may still hold the last record when `write_all` ends.
+        if stream.write_all(bytes).await.is_ok() {
+            _ = stream.flush().await;
+        }
         let mut read = Vec::new();
         let mut part = vec![0; 64 * 1024];
         let mut wait = DEADLINE;

@@ -33,7 +33,9 @@ struct Sent {
 async fn send(client: &Client, hostile: &Hostile) -> Option<u16> {
     let mut stream = client.connect().await.ok()?;
     // Refused early, the rest cannot be written.
-    _ = stream.write_all(&hostile.bytes).await;
+    if stream.write_all(&hostile.bytes).await.is_ok() {
+        _ = stream.flush().await;
+    }
     let (mut read, mut part) = (Vec::new(), vec![0; 16 << 10]);
     let mut wait = DEADLINE;
     while let Ok(Ok(count @ 1..)) = timeout(wait, stream.read(&mut part)).await {

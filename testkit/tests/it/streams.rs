@@ -102,7 +102,7 @@ async fn bodies_of_every_framing_arrive_whole() {
         ("expected", head("Expect: 100-continue\r\nContent-Length: 3\r\n") + "abc", 3),
         ("none", head("Content-Length: 0\r\n"), 0),
     ] {
-        let answer = client.raw(request.as_bytes()).await.unwrap();
+        let answer = client.raw(request.as_bytes()).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(answer.contains(&format!("\"bytes\":{expected}")), "{name}: {answer}");
     }
     // Framed twice, a body could be read in two ways.
