@@ -65,13 +65,13 @@ async fn send_http2(client: &Client, hostile: &Hostile) -> Option<u16> {
 }
 
 async fn attack(fleet: &Fleet, requests: usize) -> HashMap<String, Sent> {
-    let callers = [
-        ("admin", fleet.admin.token.clone()),
-        ("viewer", fleet.viewer.token.clone()),
-        ("admin", fleet.admin.token.clone()),
-        ("viewer", fleet.viewer.token.clone()),
-        ("nobody", "drv_0123456789ab_nobody".to_owned()),
-    ];
+    // An id that is known, with a secret that is well formed and another's.
+    let (_, strange) = fleet.viewer.token.rsplit_once('_').unwrap();
+    let (known, _) = fleet.admin.token.rsplit_once('_').unwrap();
+    let good = [("admin", fleet.admin.token.clone()), ("viewer", fleet.viewer.token.clone())];
+    let bad = [("nobody", "drv_0123456789ab_nobody".to_owned()), ("nobody", format!("{known}_{strange}"))];
+    let callers: Vec<_> =
+        bad.into_iter().flat_map(|bad| good.iter().cloned().cycle().take(4).chain([bad])).collect();
     let mut generator = Generator::new(SEED, "/k8s/clusters/two");
     let mut made: Vec<Vec<(Hostile, String)>> = (0..CLIENTS).map(|_| Vec::new()).collect();
     for number in 0..requests {

@@ -19,6 +19,7 @@ const SAMPLES: usize = 200;
 /// For the 99th of a hundred, from the change's being asked for.
 const SOON: Duration = Duration::from_secs(1);
 const CLUSTER: &str = "revoked";
+const GROUP: &str = "local:group/on-call";
 const WATCH: &str = "/k8s/clusters/revoked/api/v1/namespaces?watch=true";
 
 /// Drover's API, as the administrator.
@@ -43,6 +44,13 @@ impl Api {
     async fn disable(&self, user: &str, disabled: bool) -> Value {
         let mut object = self.call("GET", &format!("users/{user}"), None).await;
         object["spec"]["disabled"] = disabled.into();
+        self.call("PUT", &format!("users/{user}"), Some(&object)).await
+    }
+
+    /// Into the group that a role is bound to, or out of it.
+    async fn group(&self, user: &str, groups: &[&str]) -> Value {
+        let mut object = self.call("GET", &format!("users/{user}"), None).await;
+        object["spec"]["groups"] = json!(groups);
         self.call("PUT", &format!("users/{user}"), Some(&object)).await
     }
 
@@ -131,20 +139,24 @@ async fn what_is_taken_away_is_gone_within_a_second_at_every_gateway() {
     api.call("POST", "roles", Some(&json!({ "name": "stop", "rules": [rule] }))).await;
     let stop = json!({ "name": "stop-zoe", "principal": principal, "role": "stop", "domain": { "cluster": cluster } });
     api.call("POST", "rolebindings", Some(&stop)).await;
+    api.call("POST", "users", Some(&json!({ "name": "kim", "groups": [GROUP] }))).await;
+    let of_group = json!({ "name": "of-group", "principal": GROUP, "role": "cluster-viewer", "domain": { "cluster": cluster } });
+    api.call("POST", "rolebindings", Some(&of_group)).await;
     let mut took = Vec::new();
     for sample in 0..SAMPLES {
-        let (token, id) = api.token("zoe").await;
+        let (token, id) = api.token(if sample % 6 == 5 { "kim" } else { "zoe" }).await;
         let mut watches = Vec::new();
         for client in &gateways {
             watches.push(watch(client, &token).await);
         }
         let began = Instant::now();
         let taken = async {
-            match sample % 5 {
+            match sample % 6 {
                 0 | 1 => api.call("DELETE", &format!("tokens/{id}"), None).await,
                 2 => api.disable("zoe", true).await,
                 3 => api.stop(true).await,
-                _ => api.call("DELETE", "rolebindings/of-zoe", None).await,
+                4 => api.call("DELETE", "rolebindings/of-zoe", None).await,
+                _ => api.group("kim", &[]).await,
             }
         };
         let gone = async {
@@ -156,10 +168,11 @@ async fn what_is_taken_away_is_gone_within_a_second_at_every_gateway() {
         };
         let (_, elapsed) = tokio::join!(taken, gone);
         took.push(elapsed);
-        match sample % 5 {
+        match sample % 6 {
             2 => drop(api.disable("zoe", false).await),
             3 => drop(api.stop(false).await),
             4 => drop(api.call("POST", "rolebindings", Some(&binding)).await),
+            5 => drop(api.group("kim", &[GROUP]).await),
             _ => {}
         }
     }
