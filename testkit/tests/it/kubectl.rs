@@ -1,12 +1,14 @@
 //! What people do with kubectl, through gateway and agent, on a real API server.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use drover_api::kinds::{Domain, Effect, Role, Rule};
 use drover_testkit::process::until;
 use drover_testkit::roster::Member;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 
 use crate::system::{DEADLINE, Fleet, clusters, soon};
 
@@ -93,6 +95,47 @@ async fn a_watch_sees_a_change_at_once() {
     assert_eq!(soon(lines.next_line()).await.unwrap().unwrap(), "configmap/watched");
     soon(watch.kill()).await.unwrap();
     fleet.says(&fleet.admin, "two", &["delete", "configmap", "watched"]).await.unwrap();
+}
+
+/// kubectl's HTTP/2 asks for a sign of life after 30 s of silence, and gives up 15 s later: the gateway answers for
+/// an API server that does nothing, stopped or not.
+#[tokio::test]
+async fn a_watch_on_which_nothing_comes_for_long_stays_open() {
+    const SILENCE: Duration = Duration::from_secs(50);
+    let (fleet, server) = Fleet::with_api_server("silence").await;
+    let arguments = ["get", "--raw", "/api/v1/pods?watch=true&behave=watch"];
+    let mut watch = fleet.kubectl(&fleet.admin, "one").args(arguments).spawn().unwrap();
+    let mut open = server.open();
+    soon(open.wait_for(|open| *open == 1)).await.unwrap();
+    let ended = tokio::time::timeout(SILENCE, open.wait_for(|open| *open == 0)).await;
+    assert!(ended.is_err(), "the watch ended");
+    assert!(watch.try_wait().unwrap().is_none(), "kubectl has given up");
+    soon(watch.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn kubectl_proxy_serves_a_socket_with_what_its_user_may() {
+    let fleet = Fleet::start("proxy").await;
+    let socket = fleet.gateway.folder.join("proxy.sock");
+    let mut proxy = fleet.kubectl(&fleet.viewer, "one");
+    // Without the flag kubectl forgets the path of the server's URL.
+    let proxy =
+        proxy.args(["proxy", "--append-server-path", "--unix-socket"]).arg(&socket).stdout(Stdio::null());
+    let _proxy = proxy.kill_on_drop(true).spawn().unwrap();
+    let connected = until("the socket", DEADLINE, async || Ok(UnixStream::connect(&socket).await.ok()));
+    drop(connected.await.unwrap());
+    for (path, expected) in [
+        ("/healthz", "200 OK"),
+        ("/api/v1/namespaces/kube-system", "200 OK"),
+        ("/api/v1/namespaces/kube-system/secrets", "403 Forbidden"),
+    ] {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{path}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::system::{Fleet, clusters, soon};
 
@@ -305,4 +305,38 @@ async fn a_credential_signs_once_for_a_cluster_and_not_for_each_request() {
         ask().await;
     }
     assert_eq!(signed().await, before);
+}
+
+#[tokio::test]
+async fn a_service_behind_the_proxy_subresource_gets_every_method_and_body() {
+    let (fleet, server) = Fleet::with_api_server("services-proxy").await;
+    let path = "/k8s/clusters/one/api/v1/namespaces/default/services/http:web:80/proxy/a/b?d=%2F&e";
+    // API servers proxy OPTIONS, too, under a verb without a name, which no rule can allow.
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {}", fleet.admin.token))
+            .body(Full::new(Bytes::from_static(b"<any/>")))
+            .unwrap();
+        let answer = Answer::read(soon(fleet.client().send(request)).await.unwrap()).await;
+        assert_eq!(answer.status, 200, "{method}: {:?}", answer.body);
+        let seen: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((&seen["method"], &seen["bytes"]), (&method.into(), &6.into()));
+        assert_eq!(seen["target"], path.strip_prefix(CLUSTER).unwrap());
+    }
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        fleet.admin.token
+    );
+    let mut stream = fleet.client().connect().await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut read = vec![0; 4096];
+    let length = soon(stream.read(&mut read)).await.unwrap();
+    assert_eq!(status(&String::from_utf8_lossy(&read[..length])).unwrap(), 101);
+    stream.write_all(b"whatever it speaks").await.unwrap();
+    let length = soon(stream.read(&mut read)).await.unwrap();
+    assert_eq!(&read[..length], b"whatever it speaks");
+    assert!(server.has_received("upgrade: websocket"));
 }
