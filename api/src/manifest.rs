@@ -20,6 +20,16 @@ pub const SECRET: &str = "drover-agent";
 const AGENT: &str = "drover:agent";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
+/// How far the agent's right to impersonate goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impersonation {
+    /// Whoever the request names: `system:masters`, too, but for what the agent itself refuses.
+    Any,
+    /// By Kubernetes' constrained impersonation, on from 1.36: the API server itself refuses `system:masters` and
+    /// nodes.
+    Constrained,
+}
+
 /// What the agent's Deployment is made from.
 #[derive(Clone, Debug)]
 pub struct Agent {
@@ -109,11 +119,11 @@ fn pod(agent: &Agent, labels: &Value) -> Value {
 }
 
 /// Every object, in the order in which to apply them, as a `v1` List.
-pub fn rbac() -> Value {
+pub fn rbac(impersonation: Impersonation) -> Value {
     let mut items = vec![
         namespace(),
         service_account(),
-        cluster_role(AGENT, vec![impersonates()]),
+        cluster_role(AGENT, impersonation.rules()),
         agent_binding(),
         secret_role(),
         secret_binding(),
@@ -137,12 +147,55 @@ fn service_account() -> Value {
     json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": namespaced(SERVICE_ACCOUNT) })
 }
 
-/// Extras are listed one by one: RBAC knows no pattern for them.
-fn impersonates() -> Value {
-    let extras = EXTRA_KEYS.iter().map(|key| format!("userextras/{key}"));
-    let resources: Vec<_> =
-        ["groups", "serviceaccounts", "uids", "users"].map(str::to_owned).into_iter().chain(extras).collect();
-    json!({ "apiGroups": ["", "authentication.k8s.io"], "resources": resources, "verbs": ["impersonate"] })
+/// What may be asked of a cluster on somebody's behalf, as constrained impersonation names it. `*` would be the right
+/// to impersonate without constraints, too.
+const VERBS: [&str; 17] = [
+    "approve",
+    "attest",
+    "bind",
+    "create",
+    "delete",
+    "deletecollection",
+    "escalate",
+    "get",
+    "head",
+    "list",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "sign",
+    "update",
+    "watch",
+];
+
+impl Impersonation {
+    fn rules(self) -> Vec<Value> {
+        // Extras are listed one by one: RBAC knows no pattern for them.
+        let extras = EXTRA_KEYS.iter().map(|key| format!("userextras/{key}"));
+        let of_users = ["groups", "uids", "users"].map(str::to_owned).into_iter().chain(extras);
+        let identities: Vec<_> = of_users.collect();
+        match self {
+            Self::Any => {
+                let resources: Vec<_> =
+                    identities.into_iter().chain(["serviceaccounts".to_owned()]).collect();
+                vec![
+                    json!({ "apiGroups": ["", "authentication.k8s.io"], "resources": resources, "verbs": ["impersonate"] }),
+                ]
+            }
+            Self::Constrained => {
+                let authentication = ["authentication.k8s.io"];
+                let on = |mode: &str| VERBS.map(|verb| format!("impersonate-on:{mode}:{verb}")).to_vec();
+                let on = [on("user-info"), on("serviceaccount")].concat();
+                vec![
+                    json!({ "apiGroups": authentication, "resources": identities, "verbs": ["impersonate:user-info"] }),
+                    json!({ "apiGroups": authentication, "resources": ["serviceaccounts"], "verbs": ["impersonate:serviceaccount"] }),
+                    json!({ "apiGroups": ["*"], "resources": ["*"], "verbs": on }),
+                    json!({ "nonResourceURLs": ["*"], "verbs": on }),
+                ]
+            }
+        }
+    }
 }
 
 fn agent_binding() -> Value {
@@ -211,7 +264,7 @@ mod tests {
     #[test]
     fn the_manifest_in_deploy_is_the_one_that_is_rendered() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent/rbac.json");
-        let rendered = format!("{:#}\n", rbac());
+        let rendered = format!("{:#}\n", rbac(Impersonation::Any));
         if std::env::var_os("DROVER_WRITE").is_some() {
             std::fs::write(path, &rendered).unwrap();
         }
@@ -220,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_agent_may_impersonate_keep_its_own_secret_and_nothing_else() {
-        let manifest = rbac();
+        let manifest = rbac(Impersonation::Any);
         let items = manifest["items"].as_array().unwrap();
         let named =
             |kind: &str| items.iter().find(|item| item["kind"] == kind && item["metadata"]["name"] == AGENT);
@@ -236,8 +289,17 @@ mod tests {
     }
 
     #[test]
+    fn constrained_every_verb_of_the_agent_is_one_of_impersonation() {
+        let rules = Impersonation::Constrained.rules();
+        let verbs = rules.iter().flat_map(|rule| rule["verbs"].as_array().unwrap());
+        let constrained =
+            |verb: &str| ["impersonate:", "impersonate-on:"].iter().any(|name| verb.starts_with(name));
+        assert!(verbs.map(|verb| verb.as_str().unwrap()).all(constrained), "{rules:?}");
+    }
+
+    #[test]
     fn every_role_is_bound_to_its_own_group_and_to_nobody_else() {
-        let manifest = rbac();
+        let manifest = rbac(Impersonation::Any);
         for binding in
             manifest["items"].as_array().unwrap().iter().filter(|item| item["kind"] == "ClusterRoleBinding")
         {

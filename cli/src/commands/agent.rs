@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use drover_api::enrolment::GATEWAY_NAME;
-use drover_api::manifest::{NAMESPACE, SERVICE_ACCOUNT, rbac};
+use drover_api::manifest::{Impersonation, NAMESPACE, SERVICE_ACCOUNT, rbac};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -29,6 +29,7 @@ pub(super) struct Agent<'a> {
     /// Where Drover's API is, and the gateways' tunnels.
     pub server: String,
     pub gateways: Vec<String>,
+    pub impersonation: Impersonation,
 }
 
 impl Agent<'_> {
@@ -41,7 +42,7 @@ impl Agent<'_> {
         let stop = Stop::new()?;
         files::make_folder(&self.state)?;
         println!("Giving the cluster what its agent needs (namespace {NAMESPACE})");
-        self.kubectl(&["apply", "-f", "-"], Some(&rbac()))?;
+        self.kubectl(&["apply", "-f", "-"], Some(&rbac(self.impersonation)))?;
         let api_server = self.learn_api_server()?;
         self.refresh_token()?;
         let registration = self.file("registration-token");

@@ -57,7 +57,14 @@ fn run_agent(kept: &Kept, client: &Client, import: &Import, kubeconfig: &Path) -
     };
     // Refused here rather than by the path above.
     client.read::<kinds::Cluster>(&import.name)?;
-    let agent = Agent { cluster: &import.name, kubeconfig, state, server, gateways };
+    let agent = Agent {
+        cluster: &import.name,
+        kubeconfig,
+        state,
+        server,
+        gateways,
+        impersonation: impersonation(import),
+    };
     agent.run(client, || registration_token(client, &import.name))
 }
 
@@ -72,10 +79,18 @@ fn objects(kept: &Kept, client: &Client, import: &Import) -> anyhow::Result<Valu
         server,
         token,
     });
-    let mut list = manifest::rbac();
+    let mut list = manifest::rbac(impersonation(import));
     let items = list["items"].as_array_mut().context("the roles are no list")?;
     items.extend(agent["items"].as_array().cloned().unwrap_or_default());
     Ok(list)
+}
+
+fn impersonation(import: &Import) -> manifest::Impersonation {
+    if import.constrained_impersonation {
+        manifest::Impersonation::Constrained
+    } else {
+        manifest::Impersonation::Any
+    }
 }
 
 /// Where agents reach Drover's API, and gateways.

@@ -36,7 +36,7 @@ pub(super) fn options(query: &str) -> Result<Options, PathRefused> {
 /// The name that a field selector requires exactly; none where the selector is more than plain terms,
 /// which only narrows what named rules allow.
 fn selected_name(selector: &str) -> Option<String> {
-    if selector.contains('\\') {
+    if selector.contains(['\\', '\0']) {
         return None;
     }
     let mut name = None;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use drover_api::manifest::Impersonation;
 use drover_testkit::client::{Client, metric, status};
 use http::header::HeaderMap;
 use http::{Method, Request, Response};
@@ -339,4 +340,64 @@ async fn a_service_behind_the_proxy_subresource_gets_every_method_and_body() {
     let length = soon(stream.read(&mut read)).await.unwrap();
     assert_eq!(&read[..length], b"whatever it speaks");
     assert!(server.has_received("upgrade: websocket"));
+}
+
+/// The role that `drover cluster import --constrained-impersonation` gives, under another name: the agent's own role
+/// in these clusters is the other one.
+#[tokio::test]
+async fn constrained_the_agents_role_is_enough_for_users_and_too_little_for_masters() {
+    let plane = &clusters().one.plane;
+    let manifest = drover_api::manifest::rbac(Impersonation::Constrained);
+    let mut role = manifest["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|item| item["kind"] == "ClusterRole")
+        .cloned()
+        .unwrap();
+    role["metadata"]["name"] = "constrained".into();
+    let account = serde_json::json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "constrained", "namespace": "default" } });
+    let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": [account, role] });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), list.to_string()).unwrap();
+    let run = async |arguments: &[&str]| {
+        let output = soon(plane.kubectl().args(arguments).output()).await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    run(&["apply", "-f", file.path().to_str().unwrap()]).await;
+    run(&[
+        "create",
+        "clusterrolebinding",
+        "constrained",
+        "--clusterrole=constrained",
+        "--serviceaccount=default:constrained",
+    ])
+    .await;
+    let token = run(&["create", "token", "constrained"]).await;
+    let both = Both::start("constrained").await;
+    let ask = async |user: &str, group: &str, path: &str| {
+        let request = Asked::get(path).request("").header("authorization", format!("Bearer {token}"));
+        let request = request.header("impersonate-user", user).header("impersonate-group", group);
+        let request = request
+            .header("impersonate-uid", "local:user/x")
+            .header("impersonate-extra-drover.io%2ftoken-id", "1");
+        Answer::read(soon(both.direct.send(request.body(Full::<Bytes>::default()).unwrap())).await.unwrap())
+            .await
+    };
+    for path in [
+        "/api/v1/namespaces",
+        "/api/v1/namespaces/default/secrets/none",
+        "/version",
+        "/apis/apps/v1/deployments?watch=true&timeoutSeconds=1",
+    ] {
+        let answer = ask("admin", "drover:cluster-owner", path).await;
+        assert!([200, 404].contains(&answer.status), "{path}: {answer:?}");
+    }
+    assert_eq!(ask("admin", "nobody", "/api/v1/namespaces").await.status, 403);
+    for (user, group) in [("admin", "system:masters"), ("system:node:one", "system:nodes")] {
+        let answer = ask(user, group, "/api/v1/namespaces").await;
+        assert_eq!(answer.status, 403, "{answer:?}");
+        assert!(String::from_utf8_lossy(&answer.body).contains("impersonate"), "{answer:?}");
+    }
 }
