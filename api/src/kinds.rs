@@ -2,6 +2,7 @@
 
 mod binding;
 mod cluster;
+mod provider;
 mod registration;
 mod role;
 mod token;
@@ -9,6 +10,7 @@ mod user;
 
 pub use binding::{Binding, Domain};
 pub use cluster::Cluster;
+pub use provider::{Access, Directory, Ldap, Provider, Schema};
 pub use registration::{Process, ProcessMalformed, RegistrationToken};
 pub use role::{Effect, Role, Rule};
 pub use token::{Token, TokenKind, TokenScope};

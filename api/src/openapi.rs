@@ -5,8 +5,11 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use crate::enrolment;
-use crate::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
-use crate::rest::{Caller, ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, SELF, Served};
+use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
+use crate::rest::{
+    Caller, ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, SELF, Served,
+    TEST_PROVIDER,
+};
 use crate::status::Status;
 
 pub const PATH: &str = "/v1/openapi.json";
@@ -22,12 +25,22 @@ pub fn describe() -> Value {
     let change = Operation::new("changePassword", "Changes one's own password, or another's by a rule.");
     let change = change.takes::<ChangePassword>(&mut paths).gives::<Created<User>>(&mut paths, 200).keyed();
     paths.add(PASSWORD, "post", change);
+    let refresh = Operation::new(
+        "refreshUser",
+        "Asks the user's directory now; whoever it lets in no more is logged out.",
+    );
+    let refresh = refresh.gives::<Object<User>>(&mut paths, 200).keyed();
+    paths.add(REFRESH_USER, "post", refresh);
+    let test = Operation::new("testProvider", "Tries a provider that is kept, and changes nothing.");
+    let test = test.gives::<Object<Provider>>(&mut paths, 200).keyed();
+    paths.add(TEST_PROVIDER, "post", test);
     let enrol = Operation::new("enrol", "Gives a process its certificate, for a proof in the request.");
     let enrol =
         enrol.takes::<enrolment::Request>(&mut paths).gives::<enrolment::Answer>(&mut paths, 200).open();
     paths.add(enrolment::PATH, "post", enrol);
     paths.kind::<Binding>();
     paths.kind::<Cluster>();
+    paths.kind::<Provider>();
     paths.kind::<RegistrationToken>();
     paths.kind::<Role>();
     paths.kind::<Token>();

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::{
-    Binding, Cluster, Domain, Kind, Object, Process, RegistrationToken, Role, Token, TokenKind, TokenScope,
-    User,
+    Binding, Cluster, Domain, Kind, Object, Process, Provider, RegistrationToken, Role, Token, TokenKind,
+    TokenScope, User,
 };
 
 pub const PREFIX: &str = "/v1";
@@ -18,6 +18,10 @@ pub const LOGIN: &str = "/v1/login";
 pub const SELF: &str = "/v1/self";
 /// Of one user.
 pub const PASSWORD: &str = "/v1/users/{key}/password";
+/// Of one user: asks the directory again.
+pub const REFRESH_USER: &str = "/v1/users/{key}/refresh";
+/// Of one provider: tries it.
+pub const TEST_PROVIDER: &str = "/v1/providers/{key}/test";
 /// The group of our kinds in rules.
 pub const API_GROUP: &str = "drover.io";
 /// Gateways that have not applied a change are named here (RFC 7234, section 5.5, as Kubernetes uses it).
@@ -47,6 +51,9 @@ pub struct Created<K> {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
+    /// Of the directory that knows the user; absent: Drover's own users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     pub name: String,
     pub password: String,
 }
@@ -80,6 +87,15 @@ pub struct CreateUser {
     /// Absent: one is drawn and shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+}
+
+/// Nothing is kept before it was tried: the server must answer, and the password let in who searches.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateProvider {
+    pub spec: Provider,
+    /// Of who searches. It is never shown.
+    pub password: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -124,6 +140,10 @@ pub struct CreateBinding {
 
 impl Served for User {
     type Create = CreateUser;
+}
+
+impl Served for Provider {
+    type Create = CreateProvider;
 }
 
 impl Served for Token {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use drover_api::kinds::{Kind, Object, User};
-use drover_api::rest::{ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, SELF, Served};
+use drover_api::kinds::{Kind, Object, Provider, User};
+use drover_api::rest::{
+    ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, SELF, Served, TEST_PROVIDER,
+};
 use drover_api::status::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,6 +64,14 @@ impl Client {
         change: &ChangePassword,
     ) -> anyhow::Result<Created<User>> {
         self.send("POST", &PASSWORD.replace("{key}", &encoded(user)), Some(change))
+    }
+
+    pub(crate) fn refresh_user(&self, name: &str) -> anyhow::Result<Object<User>> {
+        self.send("POST", &REFRESH_USER.replace("{key}", &encoded(name)), None::<&()>)
+    }
+
+    pub(crate) fn test_provider(&self, name: &str) -> anyhow::Result<Object<Provider>> {
+        self.send("POST", &TEST_PROVIDER.replace("{key}", &encoded(name)), None::<&()>)
     }
 
     pub(crate) fn list<K: Kind>(&self) -> anyhow::Result<Vec<Object<K>>> {

@@ -14,6 +14,7 @@ mod binding;
 mod cluster;
 mod kubeconfig;
 mod login;
+mod provider;
 mod token;
 mod up;
 mod user;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Kubeconfig(command) => kubeconfig::run(&logged_in(kept()?)?, command),
         Command::Token(command) => token::run(&client()?, command, output),
         Command::User(command) => user::run(&client()?, command, output),
+        Command::Provider(command) => provider::run(&client()?, command, output),
         Command::Binding(command) => binding::run(&client()?, command, output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());

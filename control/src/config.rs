@@ -69,6 +69,10 @@ pub struct Serve {
     #[arg(long, env = "DROVER_MAX_STALENESS_S", default_value = "3600", value_parser = seconds)]
     pub max_staleness: Duration,
 
+    /// How often everybody whom a directory let in is looked up again, in seconds.
+    #[arg(long, env = "DROVER_REFRESH_INTERVAL_S", default_value = "900", value_parser = seconds)]
+    pub refresh_interval: Duration,
+
     /// How long running requests may go on after a signal to stop, in seconds.
     #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "5", value_parser = seconds)]
     pub drain_deadline: Duration,

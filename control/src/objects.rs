@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, RegistrationToken, Role, Token, User};
+use drover_api::kinds::{
+    Binding, Cluster, Kind, Metadata, Object, Provider, RegistrationToken, Role, Token, User,
+};
 use drover_api::token::CredentialHash;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,13 @@ pub struct UserSecret {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct ProviderSecret {
+    /// Of who searches.
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RegistrationSecret {
     /// Proves the token to control, and as a key control's CA to who holds the token.
     pub hash: CredentialHash,
@@ -39,6 +48,10 @@ impl Kept for Binding {
 
 impl Kept for Cluster {
     type Secret = NoSecret;
+}
+
+impl Kept for Provider {
+    type Secret = ProviderSecret;
 }
 
 impl Kept for RegistrationToken {

@@ -1,6 +1,6 @@
 //! Whose rules decide about each object.
 
-use drover_api::kinds::{Binding, Cluster, Domain, Process, RegistrationToken, Role, Token, User};
+use drover_api::kinds::{Binding, Cluster, Domain, Process, Provider, RegistrationToken, Role, Token, User};
 use drover_policy::{ClusterId, Principal};
 
 /// Whose rules decide about an object: a cluster's, or Drover's own.
@@ -43,6 +43,12 @@ impl Placed for Token {
 
     fn owner(&self) -> Option<Principal> {
         Principal::parse(&self.user).ok()
+    }
+}
+
+impl Placed for Provider {
+    fn place(&self) -> Place {
+        Place::Drover
     }
 }
 

@@ -11,9 +11,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use drover_api::kinds::{Binding, Cluster, Object, RegistrationToken, Role, Token, User};
+use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
-use drover_api::rest::{Created, LOGIN, List, PASSWORD, PREFIX, SELF, Served};
+use drover_api::rest::{Created, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF, Served, TEST_PROVIDER};
 use drover_api::status::Status;
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ mod access;
 mod caller;
 mod login;
 mod password;
+mod providers;
 mod registration;
 mod tokens;
 mod users;
@@ -66,8 +67,11 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(SELF, get(login::who_am_i))
         .route(openapi::PATH, get(async || Json(openapi::describe())))
         .route(PASSWORD, post(password::change))
+        .route(TEST_PROVIDER, post(providers::test))
+        .route(REFRESH_USER, post(users::refresh))
         .merge(kind::<Binding>())
         .merge(kind::<Cluster>())
+        .merge(kind::<Provider>())
         .merge(kind::<RegistrationToken>())
         .merge(kind::<Role>())
         .merge(kind::<Token>())

@@ -20,6 +20,7 @@ use crate::gateways::Gateways;
 use crate::listener::{self, Listener};
 use crate::objects::Objects;
 use crate::passwords::Passwords;
+use crate::refresh;
 use crate::routes::{self, Control};
 use crate::seal::Seal;
 use crate::signer::Signers;
@@ -86,6 +87,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     tasks.spawn(async move { gateways.forget(stop).await });
     let control = Arc::new(control);
     tasks.spawn(sweep::run(control.clone(), cancelled.clone()));
+    tasks.spawn(refresh::run(control.clone(), config.refresh_interval, cancelled.clone()));
     let router = routes::router(control);
     tasks.spawn(listener.serve(router, connections.clone(), stopping.clone()));
 

@@ -194,10 +194,16 @@ impl Installation {
 
     /// A person who logs in.
     pub async fn login(&self, name: &str, password: &str) -> anyhow::Result<Person> {
-        let config = self.folder.join(format!("{name}.json"));
+        self.login_through("local", name, password).await
+    }
+
+    /// A person who logs in, and whom a directory knows.
+    pub async fn login_through(&self, provider: &str, name: &str, password: &str) -> anyhow::Result<Person> {
+        let config = self.folder.join(format!("{provider}-{name}.json"));
         let person = Person { name: name.to_owned(), config, drover: self.drover.clone() };
         let ca = self.data().join("ca.crt");
-        let mut command = person.drover(["login", &self.url(), "--user", name, "--password-stdin", "--ca"]);
+        let mut command = person.drover(["login", &self.url(), "--user", name, "--password-stdin"]);
+        command.args(["--provider", provider]).arg("--ca");
         command.arg(ca);
         output_of(&mut command, password).await?;
         Ok(person)

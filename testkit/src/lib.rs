@@ -4,6 +4,7 @@
 pub mod api_server;
 pub mod client;
 pub mod control_plane;
+pub mod directories;
 pub mod fleet;
 pub mod floods;
 pub mod hostile;

@@ -31,7 +31,7 @@ pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
         None => ask(&format!("User name for {server}: "))?,
     };
     let password = password(login.password_stdin, &format!("Password of {name}: "))?;
-    let created = client.login(&Credentials { name: name.clone(), password })?;
+    let created = client.login(&Credentials { provider: login.provider, name: name.clone(), password })?;
     kept.config.token = Some(created.secret.context("the server gave no token")?);
     kept.save()?;
     println!("Logged in to {server} as {name} until {}.", created.object.spec.expires_at);

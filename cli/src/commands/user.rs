@@ -30,6 +30,11 @@ pub(super) fn run(client: &Client, command: User, output: Output) -> anyhow::Res
         User::List => print(output, &client.list::<kinds::User>()?, COLUMNS),
         User::Disable { name } => set_disabled(client, &name, true),
         User::Enable { name } => set_disabled(client, &name, false),
+        User::Refresh { name } => {
+            let user = client.refresh_user(&name)?.spec;
+            println!("User {name} is as the directory has it now, in {} groups.", user.groups.len());
+            Ok(())
+        }
         User::ResetPassword { name } => {
             let changed = client.change_password(&name, &ChangePassword { current: None, password: None })?;
             println!("Password of {name}, shown this once: {}", changed.secret.unwrap_or_default());

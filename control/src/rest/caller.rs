@@ -122,7 +122,7 @@ impl Caller {
 
 impl Control {
     /// Holds off all other writes, and decides by what the last one left.
-    pub(super) async fn begin_write(&self) -> MutexGuard<'_, ()> {
+    pub(crate) async fn begin_write(&self) -> MutexGuard<'_, ()> {
         let writes = self.writes.lock().await;
         self.become_current().await;
         writes

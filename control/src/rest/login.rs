@@ -8,43 +8,137 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use drover_api::kinds::{TokenKind, TokenScope, User};
+use drover_api::kinds::{Provider, TokenKind, TokenScope, User};
 use drover_api::rest::{self, Login};
 use drover_api::status::Status;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::caller::Caller;
 use super::{applied, tokens};
+use crate::objects::Stored;
 use crate::passwords::PasswordRefused;
+use crate::people::{self, LOCAL, NotTaken, is_local};
+use crate::providers::{self, LoginRefused};
 use crate::routes::{Control, Refused};
+
+/// Logins that directories see to at once.
+static LOGINS: Semaphore = Semaphore::const_new(64);
 
 pub(super) async fn login(
     State(control): State<Arc<Control>>,
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Refused> {
-    let Json(Login { name, password }) = body?;
-    wait(&control, &name)?;
-    let found = control.objects.get::<User>(&name).await?;
+    let Json(Login { provider, name, password }) = body?;
+    match provider.as_deref() {
+        None | Some(LOCAL) => local(&control, &name, &password).await,
+        Some(provider) => through(&control, provider, &name, &password).await,
+    }
+}
+
+/// As one of Drover's own users.
+async fn local(control: &Control, name: &str, password: &str) -> Result<Response, Refused> {
+    wait(control, name)?;
+    let found = control.objects.get::<User>(name).await?.filter(|found| is_local(&found.object.spec));
     let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
-    let is = check_password(&control, &password, kept).await?;
+    let is = check_password(control, password, kept).await?;
     // One answer to all: who guesses learns nothing.
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
-        control.attempts.failed(&name, Instant::now());
+        control.attempts.failed(name, Instant::now());
         Refused::of(Status::failure(
             401,
             "Unauthorized",
             "the name or the password is wrong, or the user is disabled",
         ))
     })?;
-    control.attempts.succeeded(&name);
+    control.attempts.succeeded(name);
     let made = {
         let _writes = control.begin_write().await;
-        tokens::make(&control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
+        tokens::make(control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
     };
     info!(user = name, token = %made.object.spec.id, "login");
     let revision = made.object.metadata.revision;
-    Ok(applied(&control, revision, StatusCode::CREATED, made).await)
+    Ok(applied(control, revision, StatusCode::CREATED, made).await)
+}
+
+/// As somebody whom a directory knows.
+async fn through(control: &Control, provider: &str, name: &str, password: &str) -> Result<Response, Refused> {
+    // Guesses are counted here first: a directory locks accounts, and anybody could have others' locked.
+    let counted = format!("{provider}:{}", name.to_lowercase());
+    wait(control, &counted)?;
+    let (provider, directory) = opened(control, provider).await?;
+    let Ok(_login) = LOGINS.try_acquire() else {
+        let message = "too many logins at once: try again in a moment";
+        return Err(Refused::of(Status::failure(429, "TooManyRequests", message)));
+    };
+    let person = match directory.log_in(name, password).await {
+        Ok(person) => person,
+        Err(refused) => {
+            control.attempts.failed(&counted, Instant::now());
+            info!(user = counted, %refused, "login refused");
+            return Err(refused.into());
+        }
+    };
+    control.attempts.succeeded(&counted);
+    let made = {
+        let _writes = control.begin_write().await;
+        let known = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
+        let user = people::take_in(&control.objects, &provider, known, &person).await?.spec;
+        if user.disabled {
+            return Err(Refused::of(Status::failure(401, "Unauthorized", "the user is disabled in Drover")));
+        }
+        tokens::make(control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
+    };
+    info!(user = counted, token = %made.object.spec.id, "login");
+    let revision = made.object.metadata.revision;
+    Ok(applied(control, revision, StatusCode::CREATED, made).await)
+}
+
+/// A provider that is on, and its directory.
+pub(super) async fn opened(
+    control: &Control,
+    name: &str,
+) -> Result<(Provider, Box<dyn providers::Directory>), Refused> {
+    let found = control.objects.get::<Provider>(name).await?.filter(|found| !found.object.spec.disabled);
+    let Some(Stored { object, secret }) = found else {
+        let message = format!("there is no provider {name:?} to log in through");
+        return Err(Refused::of(Status::failure(401, "Unauthorized", message)));
+    };
+    let password = secret.map(|secret| secret.password).unwrap_or_default();
+    let directory = providers::open(&object.spec, &password).map_err(LoginRefused::from)?;
+    Ok((object.spec, directory))
+}
+
+impl From<LoginRefused> for Refused {
+    fn from(refused: LoginRefused) -> Self {
+        let message = refused.to_string();
+        Self::of(match refused {
+            LoginRefused::AccountExpired
+            | LoginRefused::Disabled
+            | LoginRefused::Locked
+            | LoginRefused::MustChange
+            | LoginRefused::PasswordExpired
+            | LoginRefused::Wrong => Status::failure(401, "Unauthorized", message),
+            // What is wrong with it is for the log: it names hosts.
+            LoginRefused::Unavailable(_) => Status::failure(
+                503,
+                "ServiceUnavailable",
+                "the directory does not answer: control's log says why",
+            ),
+        })
+    }
+}
+
+impl From<NotTaken> for Refused {
+    fn from(refused: NotTaken) -> Self {
+        match refused {
+            NotTaken::Objects(error) => error.into(),
+            NotTaken::Access(_) | NotTaken::Name(_) | NotTaken::TooManyGroups(_) => {
+                Self::of(Status::failure(403, "Forbidden", refused.to_string()))
+            }
+        }
+    }
 }
 
 pub(super) async fn who_am_i(

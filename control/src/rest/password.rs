@@ -17,6 +17,7 @@ use super::login::{check_password, wait};
 use super::{applied, field, seen};
 use crate::objects::UserSecret;
 use crate::passwords;
+use crate::people::is_local;
 use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
@@ -30,6 +31,10 @@ pub(super) async fn change(
     let caller = Caller::of(&control, &headers).await?;
     let Json(ChangePassword { current, password }) = body?;
     let user = seen::<User>(&control, &caller, &key).await?;
+    if !is_local(&user.object.spec) {
+        let message = "the password is the directory's: it is changed there";
+        return Err(Refused::of(Status::failure(400, "BadRequest", message)));
+    }
     if user.object.spec.principal == caller.user.spec.principal {
         let Some(current) = current else {
             return Err(Refused::of(Status::invalid(

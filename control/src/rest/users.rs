@@ -1,5 +1,10 @@
 //! Local users.
 
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use drover_api::kinds::{Binding, Kind, Object, Token, User};
 use drover_api::rest::{CreateUser, Created};
 use drover_api::snapshot::RESERVED_PREFIXES;
@@ -9,9 +14,11 @@ use drover_policy::Principal;
 
 use super::caller::Caller;
 use super::password::given_or_drawn;
-use super::{Writes, field};
+use super::{Writes, applied, field, seen};
 use crate::objects::{Stored, UserName};
+use crate::people::is_local;
 use crate::placed::Place;
+use crate::refresh::{self, NotRefreshed};
 use crate::routes::{Control, Refused};
 
 const NAME_BYTES_MAX: usize = 128;
@@ -47,10 +54,15 @@ impl Writes for User {
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
-        check(&next)?;
         let Stored { object, secret } = current;
         if next.principal != object.spec.principal {
             return Err(Refused::of(Status::invalid("spec.principal", "does not change")));
+        }
+        if is_local(&next) {
+            check(&next)?;
+        } else if (&next.groups, &next.display_name) != (&object.spec.groups, &object.spec.display_name) {
+            let message = "groups and display name are the directory's: change them there";
+            return Err(Refused::of(Status::invalid("spec", message)));
         }
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
@@ -72,6 +84,33 @@ impl Writes for User {
             }
         }
         Ok(())
+    }
+}
+
+/// Asks the user's directory now. Whoever it lets in no more is logged out.
+pub(super) async fn refresh(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let user = seen::<User>(&control, &caller, &key).await?.object;
+    caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
+    refresh::refresh_one(&control, &user.spec).await?;
+    caller.wrote("refreshed", &user.spec);
+    let object = seen::<User>(&control, &caller, &key).await?.object;
+    let revision = *control.objects.store().revision().borrow();
+    Ok(applied(&control, revision, StatusCode::OK, object).await)
+}
+
+impl From<NotRefreshed> for Refused {
+    fn from(error: NotRefreshed) -> Self {
+        let message = error.to_string();
+        match error {
+            NotRefreshed::Local => Self::of(Status::failure(400, "BadRequest", message)),
+            NotRefreshed::Objects(error) => error.into(),
+            NotRefreshed::Unavailable(_) => Self::of(Status::failure(503, "ServiceUnavailable", message)),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) async fn installed(test: &str) -> Installed {
 
 impl Installed {
     /// A cluster of the tests', imported under a name, with its agent.
-    async fn import(&self, name: &str) -> Process {
+    pub(crate) async fn import(&self, name: &str) -> Process {
         self.says(&["cluster", "create", name]).await.unwrap();
         let kubeconfig = &clusters().one.plane.admin_kubeconfig;
         soon(self.installation.import(&self.admin, name, kubeconfig)).await.unwrap()

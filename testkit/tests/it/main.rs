@@ -9,6 +9,7 @@ mod bursts;
 mod control;
 mod control_plane;
 mod deployment;
+mod directories;
 mod failures;
 mod floods;
 mod hostile_corpus;

@@ -1,0 +1,88 @@
+//! A directory that users come from, as a company has it already.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Kind;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// What the principals of its users and groups begin with: it does not change, and nobody gets it again.
+    pub name: String,
+    /// Nobody logs in through it; who is logged in stays so.
+    #[serde(default)]
+    pub disabled: bool,
+    #[serde(default)]
+    pub access: Access,
+    /// Principals of users and groups, for the access modes that ask for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
+    pub directory: Directory,
+}
+
+/// Who of a directory may log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Whoever is listed in `allowed`, or is in a group that is.
+    Required,
+    /// Those, and whoever has a role, oneself or by a group.
+    #[default]
+    Restricted,
+    /// Everybody whom the directory knows.
+    Unrestricted,
+}
+
+/// What kind of directory it is, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Directory {
+    /// Active Directory, or another LDAP server.
+    Ldap(Ldap),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ldap {
+    /// `ldaps://host[:port]`, or `ldap://host[:port]` for StartTLS. Tried in this order; never without TLS.
+    pub servers: Vec<String>,
+    /// Authorities that their certificates come from, as PEM. Absent: those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    #[serde(default)]
+    pub schema: Schema,
+    /// Who searches: a DN, or in Active Directory also `name@domain`.
+    pub bind_name: String,
+    /// Where users are, and everything below.
+    pub user_base: String,
+    /// Where groups are; absent: where users are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_base: Option<String>,
+    /// What users must match beside their name, such as `(department=IT)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_filter: Option<String>,
+    /// What may stand before a name, as in `CORP\alice`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+}
+
+/// How a directory names what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Schema {
+    /// `sAMAccountName` and `objectSid`; nested groups by the matching rule in chain.
+    #[default]
+    ActiveDirectory,
+    /// `uid` and `entryUUID`, as in RFC 2798 and 4530; nested groups by searching upwards.
+    InetOrgPerson,
+}
+
+impl Kind for Provider {
+    const KIND: &'static str = "Provider";
+    const PLURAL: &'static str = "providers";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+}

@@ -1,0 +1,149 @@
+//! Directories: each is tried before it is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use drover_api::kinds::{Binding, Directory, Kind, Object, Provider, User};
+use drover_api::rest::{CreateProvider, Created};
+use drover_api::snapshot::RESERVED_PREFIXES;
+use drover_api::status::Status;
+use drover_policy::Principal;
+use tokio::time::timeout;
+
+use super::caller::Caller;
+use super::{Writes, field, seen};
+use crate::objects::{ProviderSecret, Stored};
+use crate::people::LOCAL;
+use crate::placed::Place;
+use crate::providers::{self, Unavailable};
+use crate::routes::{Control, Refused};
+
+const NAME_BYTES_MAX: usize = 32;
+const ALLOWED_MAX: usize = 1000;
+/// Of the whole test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Writes for Provider {
+    async fn create(
+        control: &Control,
+        caller: &Caller,
+        create: CreateProvider,
+    ) -> Result<Created<Self>, Refused> {
+        let CreateProvider { spec, password } = create;
+        caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        check(&spec)?;
+        let left = left_of(control, &spec.name).await?;
+        if left > 0 {
+            let message =
+                format!("{:?} was a provider's name: {left} users and bindings of it are left", spec.name);
+            return Err(Refused::of(Status::failure(409, "AlreadyExists", message)));
+        }
+        try_out(&spec, &password).await?;
+        let object = control.objects.create(&spec, Some(&ProviderSecret { password })).await?;
+        Ok(Created { object, secret: None })
+    }
+
+    async fn replace(
+        control: &Control,
+        _caller: &Caller,
+        current: Stored<Self>,
+        next: Self,
+    ) -> Result<Object<Self>, Refused> {
+        check(&next)?;
+        let Stored { object, secret } = current;
+        if next.directory != object.spec.directory {
+            let password = secret.as_ref().map(|secret| secret.password.as_str()).unwrap_or_default();
+            try_out(&next, password).await?;
+        }
+        Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
+    }
+
+    async fn before_delete(control: &Control, provider: &Self) -> Result<(), Refused> {
+        let left = left_of(control, &provider.name).await?;
+        if left > 0 {
+            let message =
+                format!("{left} users and bindings of it are left: delete them first, or disable it");
+            return Err(Refused::of(Status::failure(409, "Conflict", message)));
+        }
+        Ok(())
+    }
+}
+
+/// Tries a provider that is kept, and changes nothing.
+pub(super) async fn test(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Object<Provider>>, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let Stored { object, secret } = seen::<Provider>(&control, &caller, &key).await?;
+    caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
+    try_out(&object.spec, &secret.map(|secret| secret.password).unwrap_or_default()).await?;
+    Ok(Json(object))
+}
+
+/// Users and bindings that another directory of that name would get.
+async fn left_of(control: &Control, name: &str) -> Result<usize, Refused> {
+    let prefix = format!("{name}:");
+    let users = control.objects.list::<User>().await?;
+    let bindings = control.objects.list::<Binding>().await?;
+    let principals = users.iter().map(|user| &user.spec.principal);
+    let principals = principals.chain(bindings.iter().map(|binding| &binding.spec.principal));
+    Ok(principals.filter(|principal| principal.starts_with(&prefix)).count())
+}
+
+async fn try_out(provider: &Provider, password: &str) -> Result<(), Refused> {
+    let test = async { providers::open(provider, password)?.test().await };
+    let tried = timeout(TEST_TIMEOUT, test).await;
+    let tried = tried.unwrap_or_else(|_| Err(Unavailable(format!("no answer within {TEST_TIMEOUT:?}"))));
+    tried.map_err(|Unavailable(problem)| {
+        Refused::of(Status::invalid("spec.directory", format!("does not work: {problem}")))
+    })
+}
+
+fn check(provider: &Provider) -> Result<(), Refused> {
+    let invalid = |field: &str, problem: &str| Err(Refused::of(Status::invalid(field, problem)));
+    let name = &provider.name;
+    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(sound) {
+        return invalid("spec.name", "must be 1 to 32 lower-case letters, digits and '-'");
+    }
+    let reserved = RESERVED_PREFIXES.iter().any(|prefix| prefix.trim_end_matches(':') == name);
+    if reserved || name == LOCAL {
+        return invalid("spec.name", "must not be local, system or drover");
+    }
+    if provider.allowed.len() > ALLOWED_MAX {
+        return invalid("spec.allowed", "must be at most 1000");
+    }
+    for allowed in &provider.allowed {
+        let principal = field("spec.allowed", Principal::parse(allowed))?;
+        if !principal.as_str().starts_with(&format!("{name}:")) {
+            return invalid("spec.allowed", "must be users and groups of this provider: <name>:user/<id>");
+        }
+    }
+    match &provider.directory {
+        Directory::Ldap(ldap) => {
+            let with_tls = |server: &String| server.starts_with("ldaps://") || server.starts_with("ldap://");
+            if ldap.servers.is_empty() || !ldap.servers.iter().all(with_tls) {
+                return invalid(
+                    "spec.directory.ldap.servers",
+                    "must be ldaps://host or ldap://host (StartTLS)",
+                );
+            }
+            let filter = ldap.user_filter.as_deref().unwrap_or("()");
+            if !filter.starts_with('(') || !filter.ends_with(')') {
+                return invalid(
+                    "spec.directory.ldap.user_filter",
+                    "must be in parentheses, as in (department=IT)",
+                );
+            }
+            if ldap.user_base.is_empty() || ldap.bind_name.is_empty() {
+                return invalid("spec.directory.ldap", "needs user_base and bind_name");
+            }
+        }
+    }
+    Ok(())
+}

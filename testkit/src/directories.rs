@@ -1,0 +1,8 @@
+//! Real directories, each a server of the test's own.
+
+mod openldap;
+
+/// Set where their programs are not installed: `testkit/packages` says so.
+pub const SKIP_VARIABLE: &str = "DROVER_NO_DIRECTORIES";
+
+pub use openldap::OpenLdap;

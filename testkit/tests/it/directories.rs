@@ -1,0 +1,188 @@
+//! People whom a company's directory knows, from their password to a cluster and out again.
+
+use std::process::Stdio;
+
+use drover_testkit::directories::{OpenLdap, SKIP_VARIABLE};
+use drover_testkit::fleet::{output, output_of};
+use drover_testkit::installation::Person;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::control::{Installed, installed};
+use crate::system::{folder, soon};
+
+fn skipped() -> bool {
+    let skipped = std::env::var_os(SKIP_VARIABLE).is_some();
+    if skipped {
+        eprintln!("skipped: testkit/packages says what is missing");
+    }
+    skipped
+}
+
+/// A provider of the directory, and more arguments for it.
+async fn add(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyhow::Result<String> {
+    let server = format!("ldaps://127.0.0.1:{}", ldap.tls_port);
+    let (searcher, password) = OpenLdap::SEARCHER;
+    let mut command = installed.admin.drover(["provider", "add-ldap", "corp", "--schema", "inet-org-person"]);
+    command.args(["--user-base", OpenLdap::PEOPLE, "--group-base", OpenLdap::GROUPS, "--ca"]).arg(&ldap.ca);
+    command.args(["--bind-name", searcher, "--password-stdin"]);
+    if !more.contains(&"--server") {
+        command.args(["--server", &server]);
+    }
+    soon(output_of(command.args(more), password)).await
+}
+
+async fn login(installed: &Installed, name: &str, password: &str) -> anyhow::Result<Person> {
+    soon(installed.installation.login_through("corp", name, password)).await
+}
+
+async fn kubectl(person: &Person, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    soon(output(soon(person.kubectl(cluster)).await?.args(arguments))).await
+}
+
+#[tokio::test]
+async fn a_member_of_a_nested_group_works_until_the_directory_says_otherwise() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ldap-member").await;
+    let ldap = soon(OpenLdap::start(&folder("ldap-member-server"))).await.unwrap();
+    let _agent = installed.import("ldap").await;
+    add(&installed, &ldap, &[]).await.unwrap();
+    // Nobody with a role: nobody of the directory is let in.
+    let refused = login(&installed, "bob", OpenLdap::PASSWORD).await.err().unwrap().to_string();
+    assert!(refused.contains("not among those whom the provider lets in"), "{refused}");
+    let everybody = format!("corp:group/{}", soon(ldap.uuid("(cn=everybody)")).await.unwrap());
+    let bind = ["binding", "create", "--group", &everybody, "--role", "cluster-viewer", "--cluster", "ldap"];
+    installed.says(&bind).await.unwrap();
+
+    // Three groups up, with a circle on the way.
+    let bob = login(&installed, "bob", OpenLdap::PASSWORD).await.unwrap();
+    let who = soon(output(&mut bob.drover(["whoami"]))).await.unwrap();
+    let uuid = soon(ldap.uuid("(uid=bob)")).await.unwrap();
+    assert!(who.contains("bob@corp") && who.contains(&format!("corp:user/{uuid}")), "{who}");
+    assert!(kubectl(&bob, "ldap", &["get", "namespaces"]).await.unwrap().contains("default"));
+    let create = kubectl(&bob, "ldap", &["create", "namespace", "bobs"]).await.unwrap_err().to_string();
+    assert!(create.contains("User \"bob@corp\" cannot create"), "{create}");
+    let mut watch = soon(bob.kubectl("ldap")).await.unwrap();
+    let mut watch =
+        watch.args(["get", "namespaces", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    soon(lines.next_line()).await.unwrap().unwrap();
+
+    let group = format!("cn=developers,{}", OpenLdap::GROUPS);
+    let member = format!("uid=bob,{}", OpenLdap::PEOPLE);
+    soon(ldap.modify(&format!("dn: {group}\nchangetype: modify\ndelete: member\nmember: {member}\n")))
+        .await
+        .unwrap();
+    installed.says(&["user", "refresh", "bob@corp"]).await.unwrap();
+    while soon(lines.next_line()).await.unwrap().is_some() {}
+    let refused = kubectl(&bob, "ldap", &["get", "namespaces"]).await.unwrap_err().to_string();
+    assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
+    let again = login(&installed, "bob", OpenLdap::PASSWORD).await.err().unwrap().to_string();
+    assert!(again.contains("not among those"), "{again}");
+}
+
+#[tokio::test]
+async fn each_state_of_an_account_gets_its_own_answer_and_a_wrong_password_none() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ldap-states").await;
+    let ldap = soon(OpenLdap::start(&folder("ldap-states-server"))).await.unwrap();
+    add(&installed, &ldap, &["--access", "unrestricted"]).await.unwrap();
+    let answer = async |name: &str, password: &str| {
+        login(&installed, name, password).await.map_or_else(|error| error.to_string(), |_| "in".to_owned())
+    };
+    let good = OpenLdap::PASSWORD;
+    assert_eq!(answer("alice", good).await, "in");
+    assert_eq!(answer("wild*card", good).await, "in");
+    let wrong = "the name or the password is wrong";
+    for (name, password, expected) in [
+        ("expired", good, "the password has expired"),
+        ("must-change", good, "has to be changed first"),
+        ("alice", "guessed", wrong),
+        ("expired", "guessed", wrong),
+        ("nobody", good, wrong),
+        ("alice", "", wrong),
+        ("*", good, wrong),
+        ("wild*", good, wrong),
+        ("alice)(uid=*", good, wrong),
+        ("person000*", good, wrong),
+    ] {
+        let said = answer(name, password).await;
+        assert!(said.contains(expected), "{name} {password:?}: {said}");
+    }
+    for _ in 0..3 {
+        assert!(answer("locked", "guessed").await.contains(wrong));
+    }
+    assert!(answer("locked", good).await.contains("the account is locked"));
+    // Two people of one name are two users.
+    installed.says(&["user", "create", "alice"]).await.unwrap();
+    let users = installed.says(&["user", "list"]).await.unwrap();
+    assert!(users.contains("alice@corp") && users.contains("alice  "), "{users}");
+    let refused = installed.says(&["user", "reset-password", "alice@corp"]).await.unwrap_err().to_string();
+    assert!(refused.contains("the password is the directory's"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_does_not_work_is_not_kept_and_says_what_is_wrong() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ldap-wrong").await;
+    let ldap = soon(OpenLdap::start(&folder("ldap-wrong-server"))).await.unwrap();
+    let plain = format!("ldap://127.0.0.1:{}", ldap.port);
+    let with_tls = format!("ldaps://127.0.0.1:{}", ldap.tls_port);
+    for (more, expected) in [
+        (&["--server", "ldaps://127.0.0.1:1"][..], "ldaps://127.0.0.1:1"),
+        (&["--server", "http://127.0.0.1"], "must be ldaps://host"),
+        (
+            &["--server", &with_tls, "--bind-name", "cn=nobody,dc=corp,dc=example"],
+            "who searches, is not let in",
+        ),
+        (&["--server", &with_tls, "--user-base", "ou=nowhere,dc=corp,dc=example"], "is not there"),
+        (&["--server", &with_tls, "--user-filter", "(uid=nobody)"], "no user below"),
+        (&["--server", &with_tls, "--user-filter", "uid=nobody"], "must be in parentheses"),
+        (&["--server", &with_tls, "--allow", "ad:group/1"], "must be users and groups of this provider"),
+    ] {
+        // What is given last holds.
+        let refused = add_over(&installed, &ldap, more).await.unwrap_err().to_string();
+        assert!(refused.contains(expected), "{more:?}: {refused}");
+    }
+    let listed = installed.says(&["provider", "list"]).await.unwrap();
+    assert!(!listed.contains("corp"), "{listed}");
+    // StartTLS, and a first server that is not there.
+    add(
+        &installed,
+        &ldap,
+        &["--server", "ldaps://127.0.0.1:1", "--server", &plain, "--access", "unrestricted"],
+    )
+    .await
+    .unwrap_err();
+    add(&installed, &ldap, &["--server", &plain, "--access", "unrestricted"]).await.unwrap();
+    installed.says(&["provider", "test", "corp"]).await.unwrap();
+    login(&installed, "bob", OpenLdap::PASSWORD).await.unwrap();
+    // Of a directory that has gone nobody is logged out.
+    drop(ldap);
+    let refused = installed.says(&["user", "refresh", "bob@corp"]).await.unwrap_err().to_string();
+    assert!(refused.contains("does not answer"), "{refused}");
+    let refused = installed.says(&["provider", "delete", "corp"]).await.unwrap_err().to_string();
+    assert!(refused.contains("users and bindings of it are left"), "{refused}");
+    installed.says(&["provider", "disable", "corp"]).await.unwrap();
+    let refused = login(&installed, "bob", OpenLdap::PASSWORD).await.err().unwrap().to_string();
+    assert!(refused.contains("there is no provider"), "{refused}");
+}
+
+/// The same, where an argument replaces the one that works.
+async fn add_over(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyhow::Result<String> {
+    let given = |flag: &str| more.iter().skip_while(|given| **given != flag).nth(1).copied();
+    let (searcher, password) = OpenLdap::SEARCHER;
+    let mut command = installed.admin.drover(["provider", "add-ldap", "corp", "--schema", "inet-org-person"]);
+    command.arg("--ca").arg(&ldap.ca).arg("--password-stdin");
+    command.args(["--user-base", given("--user-base").unwrap_or(OpenLdap::PEOPLE)]);
+    command.args(["--bind-name", given("--bind-name").unwrap_or(searcher)]);
+    for flag in ["--server", "--user-filter", "--allow"] {
+        command.args(given(flag).map(|value| [flag, value]).into_iter().flatten());
+    }
+    soon(output_of(&mut command, password)).await
+}
