@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use drover_testkit::directories::{OpenLdap, SKIP_VARIABLE};
+use drover_testkit::directories::{OpenLdap, SKIP_VARIABLE, Samba};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Person;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -185,4 +185,82 @@ async fn add_over(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyh
         command.args(given(flag).map(|value| [flag, value]).into_iter().flatten());
     }
     soon(output_of(&mut command, password)).await
+}
+
+/// Active Directory, with a provider of it.
+async fn active_directory(installed: &Installed, test: &str) -> Samba {
+    let samba = soon(Samba::start(&folder(test))).await.unwrap();
+    let mut command = installed.admin.drover(["provider", "add-ldap", "ad", "--user-base", Samba::BASE]);
+    command.args(["--server", &samba.server(), "--bind-name", Samba::SEARCHER, "--domain", "CORP"]);
+    command.args(["--password-stdin", "--ca"]).arg(&samba.ca);
+    soon(output_of(&mut command, Samba::PASSWORD)).await.unwrap();
+    samba
+}
+
+#[tokio::test]
+async fn active_directory_lets_in_members_of_nested_groups_by_every_name_and_nobody_else() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ad").await;
+    let samba = active_directory(&installed, "ad-server").await;
+    let _agent = installed.import("ad").await;
+    let login = async |name: &str, password: &str| {
+        soon(installed.installation.login_through("ad", name, password)).await
+    };
+    let said = async |name: &str, password: &str| {
+        login(name, password).await.map_or_else(|error| error.to_string(), |_| "in".to_owned())
+    };
+    let engineering = format!("ad:group/{}", soon(samba.sid("engineering")).await.unwrap());
+    let bind = ["binding", "create", "--group", &engineering, "--role", "cluster-viewer", "--cluster", "ad"];
+    installed.says(&bind).await.unwrap();
+    for name in
+        ["bob", "BOB", "bob@corp.example", "CORP\\bob", "alice.smith@brand.example", "alice@corp.example"]
+    {
+        assert_eq!(said(name, Samba::PASSWORD).await, "in", "{name}");
+    }
+    let wrong = "the name or the password is wrong";
+    for (name, password, expected) in [
+        ("disabled", Samba::PASSWORD, "the account is disabled"),
+        ("mustchange", Samba::PASSWORD, "has to be changed first"),
+        ("accountexpired", Samba::PASSWORD, "the account has expired"),
+        ("passwordexpired", Samba::PASSWORD, "the password has expired"),
+        ("disabled", "guessed", wrong),
+        ("OTHER\\bob", Samba::PASSWORD, wrong),
+        ("bob@other.example", Samba::PASSWORD, wrong),
+        ("b*b", Samba::PASSWORD, wrong),
+        ("bob", "", wrong),
+        ("searcher", Samba::PASSWORD, "not among those whom the provider lets in"),
+    ] {
+        let answer = said(name, password).await;
+        assert!(answer.contains(expected), "{name} {password:?}: {answer}");
+    }
+    for _ in 0..3 {
+        assert!(said("locked", "guessed").await.contains(wrong));
+    }
+    assert!(said("locked", Samba::PASSWORD).await.contains("the account is locked"));
+
+    let bob = login("bob", Samba::PASSWORD).await.unwrap();
+    let (user, group) = (soon(samba.sid("bob")).await.unwrap(), soon(samba.sid("developers")).await.unwrap());
+    let who = soon(output(&mut bob.drover(["whoami"]))).await.unwrap();
+    // 513 is Domain Users, where everybody is without being listed.
+    for expected in ["bob@ad", &format!("ad:user/{user}"), &format!("ad:group/{group}"), &engineering, "-513"]
+    {
+        assert!(who.contains(expected), "{expected}: {who}");
+    }
+    let mut watch = soon(bob.kubectl("ad")).await.unwrap();
+    let mut watch =
+        watch.args(["get", "namespaces", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    soon(lines.next_line()).await.unwrap().unwrap();
+    // Disabled there: by the next refresh nobody here.
+    let entry = format!("CN=bob Test,CN=Users,{}", Samba::BASE);
+    let disable =
+        format!("dn: {entry}\nchangetype: modify\nreplace: userAccountControl\nuserAccountControl: 514\n");
+    soon(samba.modify(&disable)).await.unwrap();
+    installed.says(&["user", "refresh", "bob@ad"]).await.unwrap();
+    while soon(lines.next_line()).await.unwrap().is_some() {}
+    let refused = kubectl(&bob, "ad", &["get", "namespaces"]).await.unwrap_err().to_string();
+    assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
+    assert!(said("bob", Samba::PASSWORD).await.contains("the account is disabled"));
 }
