@@ -49,6 +49,8 @@ pub(crate) enum Command {
     /// Clusters: create one, import what runs, list, delete.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Print the login's token for kubectl, which asks for it by the contexts that kubeconfig wrote.
+    Credential,
     /// Write contexts for kubectl: one for each cluster, named as it.
     Kubeconfig(Kubeconfig),
     /// Tokens for scripts and machines.
@@ -257,8 +259,12 @@ pub(crate) struct Kubeconfig {
     /// Print it, and leave every file alone.
     #[arg(long)]
     pub print: bool,
-    /// How long its token lasts, such as 12h or 30d.
-    #[arg(long, value_parser = lifetime)]
+    /// Put a token of its own into the file, for machines without this program: it works until it ends or is revoked,
+    /// whoever is logged in.
+    #[arg(long)]
+    pub token: bool,
+    /// How long that token lasts, such as 12h or 30d.
+    #[arg(long, value_parser = lifetime, requires = "token")]
     pub lifetime: Option<Duration>,
 }
 

@@ -12,6 +12,7 @@ use crate::config::Kept;
 mod agent;
 mod binding;
 mod cluster;
+mod credential;
 mod kubeconfig;
 mod login;
 mod provider;
@@ -30,7 +31,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Whoami => login::who_am_i(&client()?, output),
         Command::Password { password_stdin } => login::change_password(&client()?, password_stdin),
         Command::Cluster(command) => cluster::run(&logged_in(kept()?)?, command, output),
-        Command::Kubeconfig(command) => kubeconfig::run(&logged_in(kept()?)?, command),
+        Command::Credential => credential::run(config.as_deref()),
+        Command::Kubeconfig(command) => kubeconfig::run(&logged_in(kept()?)?, config.as_deref(), command),
         Command::Token(command) => token::run(&client()?, command, output),
         Command::User(command) => user::run(&client()?, command, output),
         Command::Provider(command) => provider::run(&client()?, command, output),

@@ -29,6 +29,24 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write().with_context(context)
 }
 
+/// Holds off everybody else who locks what is beside a file, until it is dropped.
+pub(crate) fn lock(file: &Path) -> anyhow::Result<std::fs::File> {
+    let mut name = file.file_name().context("the file has no name")?.to_owned();
+    name.push(".lock");
+    let beside = file.with_file_name(name);
+    let context = || format!("failed to lock {}", beside.display());
+    if let Some(folder) = beside.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_folder(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let locked = options.open(&beside).with_context(context)?;
+    locked.lock().with_context(context)?;
+    Ok(locked)
+}
+
 /// A folder for its owner only; one that is there stays as it is.
 pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
     let mut builder = std::fs::DirBuilder::new();

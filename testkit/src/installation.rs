@@ -296,10 +296,19 @@ impl Person {
 
     /// A kubeconfig with a context for each cluster, written the first time that it is asked for.
     pub async fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
-        let kubeconfig = self.config.with_extension("kubeconfig");
+        self.kubeconfig_with("kubeconfig", &[]).await
+    }
+
+    /// The same with a token in it, for machines without `drover`.
+    pub async fn token_kubeconfig(&self) -> anyhow::Result<PathBuf> {
+        self.kubeconfig_with("token.kubeconfig", &["--token"]).await
+    }
+
+    async fn kubeconfig_with(&self, extension: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
+        let kubeconfig = self.config.with_extension(extension);
         if !kubeconfig.is_file() {
             let mut command = self.drover(["kubeconfig", "--kubeconfig"]);
-            output(command.arg(&kubeconfig)).await?;
+            output(command.arg(&kubeconfig).args(more)).await?;
         }
         Ok(kubeconfig)
     }

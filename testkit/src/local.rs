@@ -251,7 +251,7 @@ async fn describe(
     ready: &[Ready],
 ) -> anyhow::Result<Up> {
     let user = async |person: &Person| {
-        let kubeconfig = person.kubeconfig().await?;
+        let kubeconfig = person.token_kubeconfig().await?;
         let text = std::fs::read_to_string(&kubeconfig)?;
         let token = text.lines().find_map(|line| line.trim().strip_prefix("token: "));
         let token = token.context("the kubeconfig has no token")?.to_owned();

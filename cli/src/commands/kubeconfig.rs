@@ -1,6 +1,6 @@
 //! Contexts for kubectl: one for each cluster, named as it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use base64::Engine;
@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::config::Kept;
 use crate::files;
 
-pub(super) fn run(kept: &Kept, command: Kubeconfig) -> anyhow::Result<()> {
+pub(super) fn run(kept: &Kept, config: Option<&Path>, command: Kubeconfig) -> anyhow::Result<()> {
     let client = Client::new(&kept.config)?;
     let mut clusters: Vec<_> =
         client.list::<Cluster>()?.into_iter().map(|cluster| cluster.spec.name).collect();
@@ -29,24 +29,21 @@ pub(super) fn run(kept: &Kept, command: Kubeconfig) -> anyhow::Result<()> {
         bail!("there is no cluster that you have a role in: drover cluster create NAME");
     }
     let caller = client.who_am_i()?;
-    let create = CreateToken {
-        kind: TokenKind::Kubeconfig,
-        scope: scope(&client, &command.clusters)?,
-        lifetime_s: command.lifetime.map(|lifetime| lifetime.as_secs()),
-        user: None,
-    };
-    let file = if command.print { None } else { Some(file(command.kubeconfig)?) };
+    let file = if command.print { None } else { Some(file(command.kubeconfig.clone())?) };
     let before = match &file {
         Some(file) => files::read(file)?.unwrap_or_default(),
         None => Vec::new(),
     };
     // Read first: a token that goes nowhere would have to be revoked.
     let before: Value = parse(&before).context("the kubeconfig is malformed")?;
-    let created = client.create::<Token>(&create)?;
-    let token = created.secret.context("the server gave no token")?;
+    let credential = if command.token { token(&client, &command)? } else { plugin(config)? };
     let user = format!("{}@{}", caller.user.spec.name, kept.config.server_address()?);
-    let ours =
-        Ours { server: kept.config.server()?, ca: kept.config.ca.as_deref(), user: &user, token: &token };
+    let ours = Ours {
+        server: kept.config.server()?,
+        ca: kept.config.ca.as_deref(),
+        user: &user,
+        credential: &credential,
+    };
     let merged = merged(before, &ours, &clusters)?;
     let text = serde_yaml_ng::to_string(&merged)?;
     match file {
@@ -57,6 +54,36 @@ pub(super) fn run(kept: &Kept, command: Kubeconfig) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A token of the file's own.
+fn token(client: &Client, command: &Kubeconfig) -> anyhow::Result<Value> {
+    let create = CreateToken {
+        kind: TokenKind::Kubeconfig,
+        scope: scope(client, &command.clusters)?,
+        lifetime_s: command.lifetime.map(|lifetime| lifetime.as_secs()),
+        user: None,
+    };
+    let created = client.create::<Token>(&create)?;
+    Ok(json!({ "token": created.secret.context("the server gave no token")? }))
+}
+
+/// How kubectl gets the login's token: from this program, wherever it is.
+fn plugin(config: Option<&Path>) -> anyhow::Result<Value> {
+    let program = std::env::current_exe().context("failed to find out where this program is")?;
+    let mut arguments = vec!["credential".to_owned()];
+    if let Some(config) = config {
+        let config = std::path::absolute(config)?;
+        arguments.extend(["--config".to_owned(), config.display().to_string()]);
+    }
+    Ok(json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": program.display().to_string(),
+        "args": arguments,
+        "interactiveMode": "IfAvailable",
+        "provideClusterInfo": false,
+        "installHint": "drover is the command that wrote this file: install it, or write the file with drover kubeconfig --token",
+    } }))
 }
 
 /// The first of `$KUBECONFIG`, which kubectl writes to as well.
@@ -73,7 +100,8 @@ struct Ours<'a> {
     server: &'a str,
     ca: Option<&'a str>,
     user: &'a str,
-    token: &'a str,
+    /// What is said of the user.
+    credential: &'a Value,
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<Value> {
@@ -97,7 +125,7 @@ fn merged(mut config: Value, ours: &Ours<'_>, clusters: &[String]) -> anyhow::Re
         put(&mut config, "clusters", json!({ "name": name, "cluster": cluster }))?;
         put(&mut config, "contexts", json!({ "name": name, "context": context }))?;
     }
-    put(&mut config, "users", json!({ "name": ours.user, "user": { "token": ours.token } }))?;
+    put(&mut config, "users", json!({ "name": ours.user, "user": ours.credential }))?;
     if config["current-context"].as_str().unwrap_or_default().is_empty() {
         config["current-context"] = clusters[0].clone().into();
     }
@@ -134,12 +162,12 @@ fn put(config: &mut Value, list: &str, entry: Value) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    const OURS: Ours<'_> =
-        Ours { server: "https://d:8443", ca: Some("PEM"), user: "zoe@d:8443", token: "drv_secret" };
-
     fn merge(before: &str, clusters: &[&str]) -> anyhow::Result<Value> {
         let clusters: Vec<_> = clusters.iter().map(|name| (*name).to_owned()).collect();
-        merged(parse(before.as_bytes())?, &OURS, &clusters)
+        let credential = json!({ "token": "drv_secret" });
+        let ours =
+            Ours { server: "https://d:8443", ca: Some("PEM"), user: "zoe@d:8443", credential: &credential };
+        merged(parse(before.as_bytes())?, &ours, &clusters)
     }
 
     #[test]

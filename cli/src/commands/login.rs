@@ -23,25 +23,46 @@ pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
             std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
         kept.config.ca = Some(ca);
     }
+    kept.config.user = login.user;
+    kept.config.provider = login.provider;
+    let said = obtain(&mut kept, login.password_stdin)?;
+    println!("{said}");
+    Ok(())
+}
+
+/// As whoever logged in last. Nothing goes to the standard output: it is kubectl's.
+pub(super) fn again(kept: &mut Kept) -> anyhow::Result<()> {
+    let said = obtain(kept, false)?;
+    eprintln!("{said}");
+    Ok(())
+}
+
+fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {
     kept.config.token = None;
+    kept.config.expires_at = None;
     let client = Client::new(&kept.config)?;
     let server = kept.config.server()?.to_owned();
-    let name = match login.user {
+    let name = match kept.config.user.take() {
         Some(name) => name,
         None => ask(&format!("User name for {server}: "))?,
     };
-    let password = password(login.password_stdin, &format!("Password of {name}: "))?;
-    let created = client.login(&Credentials { provider: login.provider, name: name.clone(), password })?;
+    let password = password(password_stdin, &format!("Password of {name}: "))?;
+    let provider = kept.config.provider.clone();
+    let created = client.login(&Credentials { provider, name: name.clone(), password })?;
+    let expires_at = created.object.spec.expires_at;
     kept.config.token = Some(created.secret.context("the server gave no token")?);
+    kept.config.expires_at = Some(expires_at);
+    let said = format!("Logged in to {server} as {name} until {expires_at}.");
+    kept.config.user = Some(name);
     kept.save()?;
-    println!("Logged in to {server} as {name} until {}.", created.object.spec.expires_at);
-    Ok(())
+    Ok(said)
 }
 
 pub(super) fn logout(mut kept: Kept) -> anyhow::Result<()> {
     let client = Client::new(&kept.config)?;
     let revoked = client.who_am_i().and_then(|caller| client.delete::<Token>(caller.token.spec.key()));
     kept.config.token = None;
+    kept.config.expires_at = None;
     kept.save()?;
     revoked.context("the token is forgotten here, and perhaps not revoked")?;
     println!("Logged out.");
@@ -77,7 +98,7 @@ pub(super) fn change_password(client: &Client, from_stdin: bool) -> anyhow::Resu
 
 fn ask(prompt: &str) -> anyhow::Result<String> {
     use std::io::Write;
-    print!("{prompt}");
+    eprint!("{prompt}");
     std::io::stdout().flush()?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;

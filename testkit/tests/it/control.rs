@@ -11,6 +11,7 @@ use drover_testkit::process::{Process, until};
 use hyper::Request;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::system::{DEADLINE, clusters, folder, soon};
 
@@ -388,4 +389,39 @@ async fn pushes(installation: &Installation) -> Pushes {
         metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
     };
     Pushes { whole: of("whole"), delta: of("delta") }
+}
+
+#[tokio::test]
+async fn kubectl_has_the_logins_token_from_drover_and_a_login_that_ended_says_so_in_a_line() {
+    let mut installed = installed("credential").await;
+    let _agent = installed.import("credential").await;
+    let namespaces = ["get", "namespaces", "-o", "name"];
+    kubectl(&installed.admin, "credential", &namespaces).await.unwrap();
+    let kubeconfig = std::fs::read_to_string(soon(installed.admin.kubeconfig()).await.unwrap()).unwrap();
+    assert!(!kubeconfig.contains("drv_"), "no token is in it: {kubeconfig}");
+
+    // Many at once, of which each finds the login.
+    let mut many = JoinSet::new();
+    for _ in 0..50 {
+        let mut kubectl = installed.admin.kubectl("credential").await.unwrap();
+        kubectl.args(["get", "--raw", "/version"]);
+        many.spawn(async move { soon(output(&mut kubectl)).await.unwrap() });
+    }
+    many.join_all().await;
+
+    let shown = soon(output(&mut installed.admin.drover(["credential"]))).await.unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["apiVersion"], "client.authentication.k8s.io/v1");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&installed.admin.config).unwrap()).unwrap();
+    config["expires_at"] = "2026-01-01T00:00:00Z".into();
+    std::fs::write(&installed.admin.config, config.to_string()).unwrap();
+    let refused = soon(installed.admin.drover(["credential"]).output()).await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{said}");
+    assert!(said.contains("has ended, and nobody can be asked here: drover login https://"), "{said}");
+    assert_eq!(said.trim().lines().count(), 1, "{said}");
+    let said = kubectl(&installed.admin, "credential", &namespaces).await.unwrap_err().to_string();
+    assert!(said.contains("has ended"), "{said}");
+    installed.up.check().unwrap();
 }
