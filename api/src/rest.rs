@@ -18,6 +18,12 @@ pub const LOGIN: &str = "/v1/login";
 pub const SELF: &str = "/v1/self";
 /// Of one user.
 pub const PASSWORD: &str = "/v1/users/{key}/password";
+/// Where a program begins a login that a person grants in a browser, and where it asks for the token (RFC 8628).
+pub const DEVICE_AUTHORIZATION: &str = "/v1/device_authorization";
+pub const DEVICE_TOKEN: &str = "/v1/device_token";
+/// What such a program calls itself, and how it asks.
+pub const CLIENT_ID: &str = "drover";
+pub const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// Of one user: asks the directory again.
 pub const REFRESH_USER: &str = "/v1/users/{key}/refresh";
 /// Of one provider: tries it.
@@ -56,6 +62,36 @@ pub struct Login {
     pub provider: Option<String>,
     pub name: String,
     pub password: String,
+}
+
+/// What a program is told (RFC 8628, 3.2).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceAuthorization {
+    pub device_code: String,
+    pub user_code: String,
+    pub verification_uri: String,
+    pub verification_uri_complete: String,
+    /// Seconds.
+    pub expires_in: u64,
+    pub interval: u64,
+}
+
+/// The token of a login that was granted (RFC 6749, 5.1).
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct DeviceToken {
+    pub access_token: String,
+    pub token_type: String,
+    /// Seconds.
+    pub expires_in: u64,
+    pub expires_at: Timestamp,
+    /// Name of the user.
+    pub user: String,
+}
+
+/// Why there is none (RFC 8628, 3.5).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceError {
+    pub error: String,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]

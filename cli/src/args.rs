@@ -34,7 +34,7 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Run control and a gateway on this machine.
     Up(Up),
-    /// Get a token for a name and a password.
+    /// Log in: in a browser, or with --user by a password.
     Login(Login),
     /// Revoke the token of the login.
     Logout,
@@ -93,13 +93,16 @@ pub(crate) struct Up {
     /// The first is the one that kubeconfigs and agents get.
     #[arg(long = "host", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])]
     pub hosts: Vec<String>,
+    /// Host name at which browsers find the console, and nothing else.
+    #[arg(long, default_value = "console.localhost", value_name = "HOST")]
+    pub console_host: String,
 }
 
 #[derive(Args)]
 pub(crate) struct Login {
     /// Address of the gateway, as https://HOST:PORT; by default the one of the last login.
     pub server: Option<String>,
-    /// Name to log in as.
+    /// Name to log in as, by a password. Without it, the login is granted in a browser, on this machine or another.
     #[arg(long, short)]
     pub user: Option<String>,
     /// Directory that knows the user; by default Drover's own users.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, User};
 use drover_api::rest::{
-    ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, SELF, Served, TEST_PROVIDER,
+    CLIENT_ID, ChangePassword, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT, DEVICE_TOKEN,
+    DeviceAuthorization, DeviceError, DeviceToken, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, SELF,
+    Served, TEST_PROVIDER,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -119,6 +121,33 @@ impl Client {
             None => self.agent.run(request.body(())?),
         };
         read(answer.map_err(|error| self.unreachable(error))?)
+    }
+
+    /// Begins a login that is granted in a browser; none where the server has no console.
+    pub(crate) fn begin_device(&self) -> anyhow::Result<Option<DeviceAuthorization>> {
+        let answer = self.post_form(DEVICE_AUTHORIZATION, &[("client_id", CLIENT_ID)])?;
+        if answer.status() == 404 { Ok(None) } else { read(answer).map(Some) }
+    }
+
+    /// The token, or the word for why there is none (RFC 8628, 3.5).
+    pub(crate) fn ask_device(&self, device_code: &str) -> anyhow::Result<Result<DeviceToken, String>> {
+        let fields = [("client_id", CLIENT_ID), ("grant_type", DEVICE_GRANT), ("device_code", device_code)];
+        let mut answer = self.post_form(DEVICE_TOKEN, &fields)?;
+        if answer.status() != 400 {
+            return read(answer).map(Ok);
+        }
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+        let refused: DeviceError =
+            serde_json::from_slice(&body).context("the answer is not one of Drover's")?;
+        Ok(Err(refused.error))
+    }
+
+    fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> anyhow::Result<Response<Body>> {
+        let pair = |(name, value): &(&str, &str)| format!("{name}={}", encoded(value));
+        let body = fields.iter().map(pair).collect::<Vec<_>>().join("&");
+        let request = Request::builder().method("POST").uri(format!("{}{path}", self.server));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        self.agent.run(request.body(body)?).map_err(|error| self.unreachable(error))
     }
 
     fn unreachable(&self, error: ureq::Error) -> anyhow::Error {

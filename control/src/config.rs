@@ -73,7 +73,35 @@ pub struct Serve {
     #[arg(long, env = "DROVER_REFRESH_INTERVAL_S", default_value = "900", value_parser = seconds)]
     pub refresh_interval: Duration,
 
+    /// Where browsers reach the console, as https://HOST[:PORT]: the gateway's --console-host. Without it there is none.
+    #[arg(long, env = "DROVER_CONSOLE_URL", value_name = "URL")]
+    pub console_url: Option<ConsoleUrl>,
+
     /// How long running requests may go on after a signal to stop, in seconds.
     #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "5", value_parser = seconds)]
     pub drain_deadline: Duration,
+}
+
+/// Where browsers reach the console: an origin (RFC 6454).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsoleUrl(String);
+
+impl ConsoleUrl {
+    pub(crate) fn origin(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for ConsoleUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim_end_matches('/').to_ascii_lowercase();
+        let host = text.strip_prefix("https://").unwrap_or_default();
+        if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+            return Err("must be https://HOST[:PORT], without a path");
+        }
+        // As browsers write it.
+        Ok(Self(text.strip_suffix(":443").unwrap_or(&text).to_owned()))
+    }
 }

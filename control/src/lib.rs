@@ -26,6 +26,8 @@ pub mod gateways;
 
 mod attempts;
 mod bootstrap;
+mod console;
+mod devices;
 mod listener;
 mod people;
 mod providers;

@@ -13,7 +13,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
-use drover_api::rest::{Created, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF, Served, TEST_PROVIDER};
+use drover_api::rest::{
+    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF, Served,
+    TEST_PROVIDER,
+};
 use drover_api::status::Status;
 use serde::Serialize;
 
@@ -23,8 +26,9 @@ use crate::routes::{Control, Refused, unavailable};
 use crate::store::{Expected, Revision, StoreError};
 
 mod access;
-mod caller;
-mod login;
+pub(crate) mod caller;
+mod device;
+pub(crate) mod login;
 mod password;
 mod providers;
 mod registration;
@@ -66,6 +70,8 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(LOGIN, post(login::login))
         .route(SELF, get(login::who_am_i))
         .route(openapi::PATH, get(async || Json(openapi::describe())))
+        .route(DEVICE_AUTHORIZATION, post(device::begin))
+        .route(DEVICE_TOKEN, post(device::token))
         .route(PASSWORD, post(password::change))
         .route(TEST_PROVIDER, post(providers::test))
         .route(REFRESH_USER, post(users::refresh))

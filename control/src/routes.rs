@@ -18,6 +18,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::attempts::Attempts;
+use crate::config::ConsoleUrl;
+use crate::console;
+use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentRefused};
 use crate::gateways::Gateways;
 use crate::listener::Peer;
@@ -34,6 +37,9 @@ pub(crate) struct Control {
     pub objects: Objects,
     pub passwords: Passwords,
     pub attempts: Attempts,
+    pub devices: Devices,
+    /// Where browsers reach the console; absent where there is none.
+    pub console: Option<ConsoleUrl>,
     /// Held by whoever writes, so that what was checked is still so when it is written.
     pub writes: Mutex<()>,
     pub enrolment: Enrolment,
@@ -50,10 +56,20 @@ impl Refused {
     pub(crate) fn of(status: Status) -> Self {
         Self(Box::new(status))
     }
+
+    pub(crate) fn code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
 }
 
 pub(crate) fn router(control: Arc<Control>) -> Router {
+    let console = if control.console.is_some() { console::router() } else { Router::new() };
     Router::new()
+        .merge(console)
         .route(enrolment::PATH, post(certificates))
         .route(FOLLOW, post(follow))
         .merge(rest::router())
@@ -91,8 +107,7 @@ async fn follow(
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let code = StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (code, Json(self.0)).into_response()
+        (self.code(), Json(self.0)).into_response()
     }
 }
 

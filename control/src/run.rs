@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::attempts::Attempts;
 use crate::authority::Authority;
 use crate::config::{Command, Config, Files, Serve};
+use crate::devices::Devices;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
 use crate::listener::{self, Listener};
@@ -70,6 +71,8 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         objects: objects.clone(),
         passwords: Passwords::new(),
         attempts: Attempts::default(),
+        devices: Devices::default(),
+        console: config.console_url,
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways: gateways.clone(),

@@ -23,10 +23,12 @@ use crate::impersonate::{forbidden, wanted};
 use crate::listener::certificates::Certificates;
 use crate::live::Registered;
 use crate::refusal::Refusal;
-use crate::route::{Form, Route, RouteRefused, route};
+use crate::route::{Form, Names, Route, RouteRefused, route};
 use crate::snapshot::Current;
 use crate::tables::Tables;
 
+/// Where the console's pages are, on its host.
+const CONSOLE: &str = "/console";
 /// How long an answer may take to begin, and to go on, unless the request is long-running:
 /// above the API server's own 60 s, so that its timeout is the one that users see.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
@@ -35,7 +37,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
 pub(crate) struct Admission {
     current: Arc<Current>,
     certificates: Arc<Certificates>,
-    domain: Option<String>,
+    names: Names,
     identities: Identities,
     /// Keys of budgets: unpredictable, so that nobody can aim at another user's.
     owners: RandomState,
@@ -85,10 +87,10 @@ impl Admission {
     pub(crate) fn new(
         current: Arc<Current>,
         certificates: Arc<Certificates>,
-        domain: Option<String>,
+        names: Names,
         identities: Identities,
     ) -> Self {
-        Self { current, certificates, domain, identities, owners: RandomState::new() }
+        Self { current, certificates, names, identities, owners: RandomState::new() }
     }
 
     /// Ends a request that the state of this moment does not admit.
@@ -104,8 +106,19 @@ impl Admission {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         let Some(rest) = path.strip_prefix(rest::PREFIX) else { return false };
         let Ok(authority) = authority(request) else { return false };
-        let route = route(authority, path, self.domain.as_deref(), |host| self.certificates.covers(host));
-        rest.starts_with('/') && route == Err(RouteRefused::PageUnknown)
+        let route = route(authority, path, &self.names, |host| self.certificates.covers(host));
+        let page = rest.starts_with('/') && route == Err(RouteRefused::PageUnknown);
+        page && !self.names.is_console(authority)
+    }
+
+    /// Whether a request is for the console, which has a host of its own.
+    pub(crate) fn is_for_console(&self, request: &RequestHeader) -> bool {
+        let (Ok(target), Ok(authority)) = (target(request), authority(request)) else { return false };
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let page = path == "/"
+            || path == CONSOLE
+            || path.strip_prefix(CONSOLE).is_some_and(|rest| rest.starts_with('/'));
+        page && self.names.is_console(authority)
     }
 
     pub(crate) fn admit(
@@ -124,8 +137,7 @@ impl Admission {
             None => (target, None),
         };
         let covers = |host: &str| self.certificates.covers(host);
-        let route =
-            route(authority(request)?, path, self.domain.as_deref(), covers).map_err(Refusal::Route)?;
+        let route = route(authority(request)?, path, &self.names, covers).map_err(Refusal::Route)?;
         let credential = credential(&request.headers).map_err(Refusal::Credential)?;
         let (authenticated, token) =
             authenticate(&tables, &credential.presented, now).map_err(Refusal::Authentication)?;

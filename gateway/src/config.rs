@@ -76,6 +76,10 @@ pub struct Config {
     #[arg(long, env = "DROVER_DOMAIN")]
     pub domain: Option<String>,
 
+    /// Host name at which browsers find the console, and nothing else. The certificate must cover it. Without it there is no console.
+    #[arg(long, env = "DROVER_CONSOLE_HOST", requires = "control")]
+    pub console_host: Option<String>,
+
     /// How long running requests may go on after a signal to stop, in seconds.
     #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "30", value_parser = seconds)]
     pub drain_deadline: Duration,

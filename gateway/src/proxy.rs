@@ -22,7 +22,7 @@ use crate::impersonate::{ImpersonationMalformed, wanted};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::relay::Relay;
+use crate::relay::{Relay, Relayed};
 use crate::route::{Form, location};
 use crate::sessions::{NoSession, Sessions};
 use crate::shares::Shares;
@@ -73,11 +73,14 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, request: &mut Request) -> pingora::Result<bool> {
         session.ignore_downstream_range = true;
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        if let Some(relay) = &self.relay
-            && self.admission.is_for_control(session.req_header())
-        {
+        let relayed = match () {
+            () if self.admission.is_for_control(session.req_header()) => Some(Relayed::Api),
+            () if self.admission.is_for_console(session.req_header()) => Some(Relayed::Console),
+            () => None,
+        };
+        if let (Some(relay), Some(what)) = (&self.relay, relayed) {
             let relayed = match wanted(&session.req_header().headers) {
-                Ok(None) => relay.relay(session).await?,
+                Ok(None) => relay.relay(what, session).await?,
                 Ok(Some(_)) | Err(_) => Err(Refusal::ImpersonationMalformed(ImpersonationMalformed::NotHere)),
             };
             if let Err(refusal) = relayed {

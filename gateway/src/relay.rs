@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use drover_enrol::{Identity, Server};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, WARNING};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
+    LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, WARNING, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
 use http::{Method, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -34,7 +38,42 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What control needs of a request; all else stays here.
 const TO_CONTROL: [HeaderName; 3] = [ACCEPT, AUTHORIZATION, CONTENT_TYPE];
-const TO_CLIENT: [HeaderName; 2] = [CONTENT_TYPE, WARNING];
+const TO_CLIENT: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING];
+/// The same for the console, whose sessions are cookies: no credential of the API's is one there.
+const TO_CONSOLE: [HeaderName; 4] = [ACCEPT, CONTENT_TYPE, COOKIE, ORIGIN];
+const TO_BROWSER: [HeaderName; 8] = [
+    CACHE_CONTROL,
+    CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE,
+    LOCATION,
+    REFERRER_POLICY,
+    SET_COOKIE,
+    X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+];
+
+/// What is relayed: each has fields of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relayed {
+    Api,
+    Console,
+}
+
+impl Relayed {
+    fn to_control(self) -> &'static [HeaderName] {
+        match self {
+            Self::Api => &TO_CONTROL,
+            Self::Console => &TO_CONSOLE,
+        }
+    }
+
+    fn to_client(self) -> &'static [HeaderName] {
+        match self {
+            Self::Api => &TO_CLIENT,
+            Self::Console => &TO_BROWSER,
+        }
+    }
+}
 
 pub(crate) struct Relay {
     server: Server,
@@ -55,7 +94,11 @@ impl Relay {
     }
 
     /// Answers the request with control's answer; an error is told before anything was answered.
-    pub(crate) async fn relay(&self, session: &mut Session) -> pingora::Result<Result<(), Refusal>> {
+    pub(crate) async fn relay(
+        &self,
+        what: Relayed,
+        session: &mut Session,
+    ) -> pingora::Result<Result<(), Refusal>> {
         let Some(target) = target(session.req_header()) else {
             return Ok(Err(Refusal::Path("it is no path of a URL".to_owned())));
         };
@@ -68,7 +111,7 @@ impl Relay {
         };
         drop(reading);
         let Ok(_place) = self.relayed.try_acquire() else { return Ok(Err(Refusal::Overloaded)) };
-        let answer = match timeout(ANSWER_TIMEOUT, self.ask(session.req_header(), target, body)).await {
+        let answer = match timeout(ANSWER_TIMEOUT, self.ask(what, session.req_header(), target, body)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 debug!(error = format!("{error:#}"), "control is unreachable");
@@ -76,18 +119,24 @@ impl Relay {
             }
             Err(_) => return Ok(Err(Refusal::ControlUnreachable)),
         };
-        answer.pass_on(session).await.map(Ok)
+        answer.pass_on(what, session).await.map(Ok)
     }
 
-    async fn ask(&self, head: &RequestHeader, target: Uri, body: Bytes) -> anyhow::Result<Answer> {
+    async fn ask(
+        &self,
+        what: Relayed,
+        head: &RequestHeader,
+        target: Uri,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
         let identity = self.identity.borrow().clone();
         let connection = control::connect(&self.server, &identity, b"http/1.1").await?;
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
         let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
         let mut request = http::Request::builder().method(&head.method).uri(target);
-        for name in TO_CONTROL {
-            for value in head.headers.get_all(&name) {
-                request = request.header(&name, value);
+        for name in what.to_control() {
+            for value in head.headers.get_all(name) {
+                request = request.header(name, value);
             }
         }
         let request = request.header(HOST, drover_api::enrolment::CONTROL_NAME);
@@ -97,11 +146,11 @@ impl Relay {
 }
 
 impl Answer {
-    async fn pass_on(self, session: &mut Session) -> pingora::Result<()> {
+    async fn pass_on(self, what: Relayed, session: &mut Session) -> pingora::Result<()> {
         let (parts, mut body) = self.response.into_parts();
-        let mut response = ResponseHeader::build(parts.status, Some(TO_CLIENT.len() + 1))?;
-        for name in TO_CLIENT {
-            for value in parts.headers.get_all(&name) {
+        let mut response = ResponseHeader::build(parts.status, Some(what.to_client().len() + 1))?;
+        for name in what.to_client() {
+            for value in parts.headers.get_all(name) {
                 response.append_header(name.clone(), value)?;
             }
         }

@@ -30,18 +30,38 @@ pub(crate) enum RouteRefused {
     PageUnknown,
 }
 
+/// Which names mean what.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    /// Its first labels are clusters.
+    pub domain: Option<String>,
+    /// Has the console, and nothing else: no cluster's content shares an origin with it.
+    pub console: Option<String>,
+}
+
+impl Names {
+    /// Whether an authority is the console's.
+    pub(crate) fn is_console(&self, authority: &str) -> bool {
+        let console = self.console.as_deref();
+        console.is_some_and(|console| host(authority).is_some_and(|host| host.eq_ignore_ascii_case(console)))
+    }
+}
+
 /// Parses an authority (host with an optional port) and a path. `covers` says which hosts are ours.
 pub(crate) fn route<'a>(
     authority: &'a str,
     path: &'a str,
-    domain: Option<&str>,
+    names: &Names,
     covers: impl Fn(&str) -> bool,
 ) -> Result<Route<'a>, RouteRefused> {
     let host = host(authority).ok_or(RouteRefused::HostUnknown)?;
     if !covers(host) {
         return Err(RouteRefused::HostUnknown);
     }
-    if let Some(cluster) = domain.and_then(|domain| label_under(host, domain)) {
+    if names.is_console(authority) {
+        return Err(RouteRefused::PageUnknown);
+    }
+    if let Some(cluster) = names.domain.as_deref().and_then(|domain| label_under(host, domain)) {
         return Ok(Route { cluster, path, form: Form::Host });
     }
     let (cluster, path) = in_cluster(path).ok_or(RouteRefused::PageUnknown)?;
@@ -93,7 +113,8 @@ mod tests {
 
     fn check(authority: &str, path: &str, expected: Result<(&str, &str, Form), RouteRefused>) {
         let covers = |host: &str| !host.ends_with("elsewhere.test");
-        let found = route(authority, path, Some("k8s.example.test"), covers);
+        let (domain, console) = (Some("k8s.example.test".into()), Some("console.k8s.example.test".into()));
+        let found = route(authority, path, &Names { domain, console }, covers);
         let expected = expected.map(|(cluster, path, form)| Route { cluster, path, form });
         assert_eq!(found, expected, "{authority} {path}");
     }
@@ -111,6 +132,15 @@ mod tests {
     fn the_host_form_takes_the_whole_path_and_never_a_second_cluster() {
         let path = "/k8s/clusters/other/api";
         check("prod.k8s.example.test", path, Ok(("prod", path, Form::Host)));
+    }
+
+    #[test]
+    fn the_consoles_host_has_no_cluster_by_name_or_path() {
+        for authority in ["console.k8s.example.test", "CONSOLE.k8s.example.test:8443"] {
+            for path in ["/", "/api", "/k8s/clusters/prod/api", "/v1/self"] {
+                check(authority, path, Err(RouteRefused::PageUnknown));
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::listener::{self, Listener};
 use crate::live::Live;
 use crate::metrics::{DURATION, DURATION_BUCKETS_S, Metrics};
 use crate::proxy::Proxy;
+use crate::route::Names;
 use crate::sessions::Sessions;
 use crate::shares::{Most, Shares};
 use crate::snapshot::Current;
@@ -69,7 +70,8 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let tunnel = drover_tunnel::Listener::bind(config.tunnel_listen, &tls, Limits::default())
         .with_context(|| format!("failed to listen for tunnels on {}", config.tunnel_listen))?;
     let tunnel = Arc::new(tunnel);
-    let admission = Admission::new(current.clone(), certificates.clone(), config.domain.clone(), identities);
+    let names = Names { domain: config.domain.clone(), console: config.console_host.clone() };
+    let admission = Admission::new(current.clone(), certificates.clone(), names, identities);
     let relay = source.relay(&config);
     let live = Arc::new(Live::default());
     let proxy = Proxy {

@@ -192,6 +192,12 @@ impl Installation {
         Client::at(self.port, &std::fs::read_to_string(self.data().join("ca.crt"))?, &[])
     }
 
+    /// Somebody who is not logged in, by the name of their configuration.
+    pub fn person(&self, name: &str) -> Person {
+        let config = self.folder.join(format!("{name}.json"));
+        Person { name: name.to_owned(), config, drover: self.drover.clone() }
+    }
+
     /// A person who logs in.
     pub async fn login(&self, name: &str, password: &str) -> anyhow::Result<Person> {
         self.login_through("local", name, password).await
@@ -199,8 +205,8 @@ impl Installation {
 
     /// A person who logs in, and whom a directory knows.
     pub async fn login_through(&self, provider: &str, name: &str, password: &str) -> anyhow::Result<Person> {
-        let config = self.folder.join(format!("{provider}-{name}.json"));
-        let person = Person { name: name.to_owned(), config, drover: self.drover.clone() };
+        let mut person = self.person(&format!("{provider}-{name}"));
+        person.name = name.to_owned();
         let ca = self.data().join("ca.crt");
         let mut command = person.drover(["login", &self.url(), "--user", name, "--password-stdin"]);
         command.args(["--provider", provider]).arg("--ca");

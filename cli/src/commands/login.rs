@@ -1,14 +1,20 @@
 //! Logging in and out.
 
-use anyhow::Context;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
 use drover_api::kinds::{Kind, Token};
-use drover_api::rest::{Caller, ChangePassword, Login as Credentials};
+use drover_api::rest::{Caller, ChangePassword, DeviceToken, Login as Credentials};
 
 use super::password;
 use crate::args::{Login, Output};
 use crate::client::Client;
 use crate::config::{self, Kept};
 use crate::output::print;
+
+/// Longest wait between two questions that a server may ask for, and how much longer after one that came too soon.
+const INTERVAL_MAX_S: u64 = 60;
+const INTERVAL_MORE: Duration = Duration::from_secs(5);
 
 pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
     if let Some(server) = &login.server {
@@ -23,18 +29,55 @@ pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
             std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
         kept.config.ca = Some(ca);
     }
+    // A name is for a password; without one, whoever is in the browser says who they are.
+    let by_password = login.user.is_some() || login.provider.is_some() || login.password_stdin;
     kept.config.user = login.user;
     kept.config.provider = login.provider;
-    let said = obtain(&mut kept, login.password_stdin)?;
+    let said = if by_password { obtain(&mut kept, login.password_stdin)? } else { by_browser(&mut kept)? };
     println!("{said}");
     Ok(())
 }
 
 /// As whoever logged in last. Nothing goes to the standard output: it is kubectl's.
 pub(super) fn again(kept: &mut Kept) -> anyhow::Result<()> {
-    let said = obtain(kept, false)?;
+    let said = if kept.config.user.is_some() { obtain(kept, false)? } else { by_browser(kept)? };
     eprintln!("{said}");
     Ok(())
+}
+
+/// Waits until somebody grants it in a browser (RFC 8628): on this machine or another.
+fn by_browser(kept: &mut Kept) -> anyhow::Result<String> {
+    kept.config.token = None;
+    kept.config.expires_at = None;
+    let client = Client::new(&kept.config)?;
+    let Some(begun) = client.begin_device()? else { return obtain(kept, false) };
+    eprintln!(
+        "Open {} in a browser, and see that it shows {}",
+        begun.verification_uri_complete, begun.user_code
+    );
+    eprintln!("(or open {} and enter the code there)", begun.verification_uri);
+    let mut interval = Duration::from_secs(begun.interval.clamp(1, INTERVAL_MAX_S));
+    let ends = Instant::now() + Duration::from_secs(begun.expires_in);
+    while Instant::now() < ends {
+        std::thread::sleep(interval);
+        match client.ask_device(&begun.device_code)? {
+            Ok(DeviceToken { access_token, expires_at, user, .. }) => {
+                kept.config.token = Some(access_token);
+                kept.config.expires_at = Some(expires_at);
+                kept.config.user = None;
+                kept.save()?;
+                return Ok(format!("Logged in to {} as {user} until {expires_at}.", kept.config.server()?));
+            }
+            Err(word) => match word.as_str() {
+                "authorization_pending" => {}
+                "slow_down" => interval += INTERVAL_MORE,
+                "access_denied" => bail!("the login was refused in the browser"),
+                "expired_token" => break,
+                other => bail!("the server refuses the login: {other}"),
+            },
+        }
+    }
+    bail!("nobody granted the login in time: drover login begins anew")
 }
 
 fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {

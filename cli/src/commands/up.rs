@@ -44,6 +44,7 @@ pub(super) fn up(kept: Kept, up: &Up) -> anyhow::Result<()> {
     println!("  drover cluster create NAME");
     println!("  drover cluster import NAME | kubectl apply -f -");
     println!("  drover kubeconfig");
+    println!("In a browser: {}", console_url(up)?);
     println!("\nEverything is kept in {}. Stop with Ctrl-C.", data.0.display());
     let ended = tend(&mut processes, &stop);
     // The gateway first, while control can still hear from it.
@@ -75,11 +76,12 @@ fn bootstrap(data: &Data, up: &Up) -> anyhow::Result<Bootstrapped> {
     let mut command = Command::new(program("drover-control")?);
     command.args(["bootstrap", "--store", &data.file("store.db"), "--key-file", &data.file("store.key")]);
     let hosts = data.path("tls.hosts");
-    let named = up.hosts.join("\n");
+    let names: Vec<_> = up.hosts.iter().chain([&up.console_host]).map(String::as_str).collect();
+    let named = names.join("\n");
     let door_is_there = data.path("tls.key").is_file()
         && files::read(&hosts)?.is_some_and(|before| before == named.as_bytes());
     if !door_is_there {
-        command.args(up.hosts.iter().flat_map(|host| ["--host", host]));
+        command.args(names.iter().flat_map(|host| ["--host", host]));
     }
     let output = command.output().context("failed to start drover-control")?;
     if !output.status.success() {
@@ -105,6 +107,7 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
         flag("key-file", &data.file("store.key")),
         flag("listen", &up.control_listen),
         flag("admin-listen", &up.control_admin_listen),
+        flag("console-url", &console_url(up)?),
     ];
     let gateway = vec![
         flag("control", &up.control_listen),
@@ -116,6 +119,7 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
         flag("listen", &up.listen),
         flag("tunnel-listen", &up.tunnel_listen),
         flag("admin-listen", &up.admin_listen),
+        flag("console-host", &up.console_host),
     ];
     let mut control = Process::start("drover-control", control, Path::new(&data.file("control.log")))?;
     if !control.wait_ready(address("--control-admin-listen", &up.control_admin_listen)?, stop)? {
@@ -124,6 +128,11 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
     let mut gateway = Process::start("drover-gateway", gateway, Path::new(&data.file("gateway.log")))?;
     let ready = gateway.wait_ready(address("--admin-listen", &up.admin_listen)?, stop)?;
     Ok(ready.then(|| vec![control, gateway]))
+}
+
+fn console_url(up: &Up) -> anyhow::Result<String> {
+    ensure!(!up.hosts.contains(&up.console_host), "--console-host must be a name that --host does not have");
+    Ok(format!("https://{}:{}", up.console_host, address("--listen", &up.listen)?.port()))
 }
 
 /// What answers at a port must be what is started here.

@@ -16,6 +16,10 @@ use crate::authorizer::{Asked, NotAllowed};
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
 
+fn unauthorized(message: &str) -> Refused {
+    Refused::of(Status::failure(401, "Unauthorized", message))
+}
+
 /// How long a request waits for what was written before it to be published.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -30,8 +34,6 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) async fn of(control: &Control, headers: &HeaderMap) -> Result<Self, Refused> {
-        control.become_current().await;
-        let unauthorized = |message: &str| Refused::of(Status::failure(401, "Unauthorized", message));
         let mut shown = headers.get_all(AUTHORIZATION).iter();
         let (Some(shown), None) = (shown.next(), shown.next()) else {
             return Err(unauthorized(
@@ -39,7 +41,12 @@ impl Caller {
             ));
         };
         let text = shown.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-        let presented = text.and_then(|text| Presented::parse(text.trim()).ok());
+        Self::of_token(control, text.unwrap_or_default().trim()).await
+    }
+
+    pub(crate) async fn of_token(control: &Control, token: &str) -> Result<Self, Refused> {
+        control.become_current().await;
+        let presented = Presented::parse(token).ok();
         let presented = presented.ok_or_else(|| unauthorized("that is no token of Drover's"))?;
         let (now, state) = (SystemTime::now(), control.snapshots.state());
         // One answer to all: who guesses learns nothing.

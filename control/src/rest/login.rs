@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use drover_api::kinds::{Provider, TokenKind, TokenScope, User};
-use drover_api::rest::{self, Login};
+use drover_api::kinds::{Provider, Token, TokenKind, TokenScope, User};
+use drover_api::rest::{self, Created, Login};
 use drover_api::status::Status;
 use tokio::sync::Semaphore;
 use tracing::info;
@@ -29,15 +29,23 @@ pub(super) async fn login(
     State(control): State<Arc<Control>>,
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Refused> {
-    let Json(Login { provider, name, password }) = body?;
+    let Json(login) = body?;
+    let made = log_in(&control, &login).await?;
+    let revision = made.object.metadata.revision;
+    Ok(applied(&control, revision, StatusCode::CREATED, made).await)
+}
+
+/// A token for whoever a name and a password are of.
+pub(crate) async fn log_in(control: &Control, login: &Login) -> Result<Created<Token>, Refused> {
+    let Login { provider, name, password } = login;
     match provider.as_deref() {
-        None | Some(LOCAL) => local(&control, &name, &password).await,
-        Some(provider) => through(&control, provider, &name, &password).await,
+        None | Some(LOCAL) => local(control, name, password).await,
+        Some(provider) => through(control, provider, name, password).await,
     }
 }
 
 /// As one of Drover's own users.
-async fn local(control: &Control, name: &str, password: &str) -> Result<Response, Refused> {
+async fn local(control: &Control, name: &str, password: &str) -> Result<Created<Token>, Refused> {
     wait(control, name)?;
     let found = control.objects.get::<User>(name).await?.filter(|found| is_local(&found.object.spec));
     let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
@@ -58,12 +66,16 @@ async fn local(control: &Control, name: &str, password: &str) -> Result<Response
         tokens::make(control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
     };
     info!(user = name, token = %made.object.spec.id, "login");
-    let revision = made.object.metadata.revision;
-    Ok(applied(control, revision, StatusCode::CREATED, made).await)
+    Ok(made)
 }
 
 /// As somebody whom a directory knows.
-async fn through(control: &Control, provider: &str, name: &str, password: &str) -> Result<Response, Refused> {
+async fn through(
+    control: &Control,
+    provider: &str,
+    name: &str,
+    password: &str,
+) -> Result<Created<Token>, Refused> {
     // Guesses are counted here first: a directory locks accounts, and anybody could have others' locked.
     let counted = format!("{provider}:{}", name.to_lowercase());
     wait(control, &counted)?;
@@ -91,8 +103,7 @@ async fn through(control: &Control, provider: &str, name: &str, password: &str) 
         tokens::make(control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
     };
     info!(user = counted, token = %made.object.spec.id, "login");
-    let revision = made.object.metadata.revision;
-    Ok(applied(control, revision, StatusCode::CREATED, made).await)
+    Ok(made)
 }
 
 /// A provider that is on, and its directory.

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::attempts::Attempts;
 use crate::authority::Authority;
+use crate::devices::Devices;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
 use crate::objects::{Objects, UserSecret};
@@ -47,6 +48,8 @@ pub(crate) async fn served() -> Served {
         objects,
         passwords: Passwords::new(),
         attempts: Attempts::default(),
+        devices: Devices::default(),
+        console: Some("https://console.test:8443".parse().unwrap()),
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways: Arc::new(gateways),
@@ -73,6 +76,16 @@ pub(crate) async fn served() -> Served {
     served
 }
 
+/// A token of a user's.
+pub(crate) async fn token(
+    control: &Control,
+    user: &User,
+    kind: drover_api::kinds::TokenKind,
+    scope: drover_api::kinds::TokenScope,
+) -> drover_api::rest::Created<Token> {
+    tokens::make(control, user, kind, scope, None, SystemTime::now()).await.ok().unwrap()
+}
+
 impl Served {
     async fn put<K: Kept>(&self, spec: &K) {
         self.control.objects.create(spec, None).await.unwrap();
@@ -97,8 +110,7 @@ impl Served {
         }
         let scope = drover_api::kinds::TokenScope::All;
         let kind = drover_api::kinds::TokenKind::Bot;
-        let made = tokens::make(&self.control, &user, kind, scope, None, SystemTime::now()).await;
-        made.ok().unwrap().secret.unwrap()
+        token(&self.control, &user, kind, scope).await.secret.unwrap()
     }
 
     async fn ask(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {

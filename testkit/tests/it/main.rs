@@ -6,6 +6,7 @@ mod agent;
 mod architecture;
 mod audit;
 mod bursts;
+mod console;
 mod control;
 mod control_plane;
 mod deployment;

@@ -1,0 +1,119 @@
+//! Logins by RFC 8628: a program asks here, a person grants in the console.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::extract::State;
+use axum::extract::rejection::FormRejection;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use axum::{Form, Json};
+use drover_api::kinds::{TokenKind, TokenScope};
+use drover_api::rest::{CLIENT_ID, DEVICE_GRANT, DeviceAuthorization, DeviceError, DeviceToken};
+use drover_api::status::Status;
+use serde::Deserialize;
+use tracing::info;
+
+use super::{applied, tokens};
+use crate::console;
+use crate::devices::{Asked, INTERVAL, LIFETIME};
+use crate::routes::{Control, Refused};
+
+#[derive(Deserialize)]
+pub(super) struct Begin {
+    client_id: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Ask {
+    client_id: String,
+    grant_type: String,
+    device_code: String,
+}
+
+pub(super) async fn begin(
+    State(control): State<Arc<Control>>,
+    form: Result<Form<Begin>, FormRejection>,
+) -> Response {
+    let Some(console) = &control.console else {
+        let message = "there is no console to grant a login in: log in with a name and a password";
+        return Refused::of(Status::failure(404, "NotFound", message)).into_response();
+    };
+    match form {
+        Ok(Form(Begin { client_id })) if client_id == CLIENT_ID => {}
+        Ok(_) => return refused("invalid_client"),
+        Err(_) => return refused("invalid_request"),
+    }
+    let Some(begun) = control.devices.begin(Instant::now()) else {
+        let retry = [(RETRY_AFTER, LIFETIME.as_secs().to_string())];
+        let status = Status::failure(429, "TooManyRequests", "too many logins wait to be granted");
+        return (retry, Refused::of(status)).into_response();
+    };
+    let verification_uri = format!("{}{}", console.origin(), console::DEVICE);
+    let authorization = DeviceAuthorization {
+        verification_uri_complete: format!("{verification_uri}?user_code={}", begun.user_code),
+        verification_uri,
+        device_code: begun.device_code,
+        user_code: begun.user_code,
+        expires_in: LIFETIME.as_secs(),
+        interval: INTERVAL.as_secs(),
+    };
+    ([(CACHE_CONTROL, "no-store")], Json(authorization)).into_response()
+}
+
+pub(super) async fn token(
+    State(control): State<Arc<Control>>,
+    form: Result<Form<Ask>, FormRejection>,
+) -> Response {
+    let Ok(Form(Ask { client_id, grant_type, device_code })) = form else {
+        return refused("invalid_request");
+    };
+    if client_id != CLIENT_ID {
+        return refused("invalid_client");
+    }
+    if grant_type != DEVICE_GRANT {
+        return refused("unsupported_grant_type");
+    }
+    match control.devices.ask(&device_code, Instant::now()) {
+        Asked::Denied => refused("access_denied"),
+        Asked::Expired => refused("expired_token"),
+        Asked::Pending => refused("authorization_pending"),
+        Asked::TooSoon => refused("slow_down"),
+        Asked::Granted(principal) => {
+            granted(&control, &principal).await.unwrap_or_else(Refused::into_response)
+        }
+    }
+}
+
+async fn granted(control: &Control, principal: &str) -> Result<Response, Refused> {
+    let now = SystemTime::now();
+    let made = {
+        let _writes = control.begin_write().await;
+        let user = control.snapshots.state().user(principal).filter(|user| !user.spec.disabled);
+        let Some(user) = user else { return Ok(refused("access_denied")) };
+        (
+            tokens::make(control, &user.spec, TokenKind::Login, TokenScope::All, None, now).await?,
+            user.spec.name,
+        )
+    };
+    let (made, user) = made;
+    let spec = &made.object.spec;
+    info!(user, token = %spec.id, "login granted to a device");
+    let lasts = SystemTime::from(spec.expires_at).duration_since(now).unwrap_or_default();
+    let token = DeviceToken {
+        access_token: made.secret.unwrap_or_default(),
+        token_type: "Bearer".to_owned(),
+        expires_in: lasts.as_secs(),
+        expires_at: spec.expires_at,
+        user,
+    };
+    let mut response = applied(control, made.object.metadata.revision, StatusCode::OK, token).await;
+    response.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn refused(error: &str) -> Response {
+    let error = DeviceError { error: error.to_owned() };
+    (StatusCode::BAD_REQUEST, [(CACHE_CONTROL, "no-store")], Json(error)).into_response()
+}
