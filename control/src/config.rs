@@ -73,7 +73,7 @@ pub struct Serve {
     #[arg(long, env = "DROVER_REFRESH_INTERVAL_S", default_value = "900", value_parser = seconds)]
     pub refresh_interval: Duration,
 
-    /// Where browsers reach the console, as https://HOST[:PORT]: the gateway's --console-host. Without it there is none.
+    /// Where browsers reach the console, as https://HOST or https://HOST:PORT: the gateway's --console-host. Without it there is none.
     #[arg(long, env = "DROVER_CONSOLE_URL", value_name = "URL")]
     pub console_url: Option<ConsoleUrl>,
 

@@ -150,8 +150,8 @@ async fn device(
     if user_code.is_empty() {
         return Html(pages::enter_code(&signed.session(), "", &Notice::None)).into_response();
     }
-    if control.devices.waits(&user_code, Instant::now()) {
-        return Html(pages::confirm(&signed.session(), &user_code)).into_response();
+    if let Some(code) = control.devices.waiting(&user_code, Instant::now()) {
+        return Html(pages::confirm(&signed.session(), &code)).into_response();
     }
     let problem = Notice::Problem(
         "No terminal waits for this code. It may have waited too long: begin anew there.".into(),

@@ -102,11 +102,11 @@ impl Devices {
         asked
     }
 
-    /// Whether a person's code waits for them, however they wrote it.
-    pub(crate) fn waits(&self, user_code: &str, now: Instant) -> bool {
+    /// A person's code as the program shows it, if it waits for them, however they wrote it.
+    pub(crate) fn waiting(&self, user_code: &str, now: Instant) -> Option<String> {
         let code = plain(user_code);
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.values().any(|pending| pending.is_open(&code, now))
+        all.values().any(|pending| pending.is_open(&code, now)).then(|| shown(&code))
     }
 
     /// Whether there was something to decide.
@@ -150,10 +150,11 @@ mod tests {
         let (begun, other) = (devices.begin(now).unwrap(), devices.begin(now).unwrap());
         assert_eq!(devices.ask(&begun.device_code, now), Asked::Pending);
         let typed = begun.user_code.to_lowercase().replace('-', " ");
-        assert!(devices.waits(&typed, now) && !devices.waits("", now) && !devices.waits("AAAA-AAAA", now));
+        assert_eq!(devices.waiting(&typed, now), Some(begun.user_code.clone()));
+        assert_eq!((devices.waiting("", now), devices.waiting("AAAA-AAAA", now)), (None, None));
         assert!(devices.decide(&typed, Decision::Granted("local:user/1".into()), now));
         // Decided is decided.
-        assert!(!devices.waits(&typed, now) && !devices.decide(&typed, Decision::Denied, now));
+        assert!(devices.waiting(&typed, now).is_none() && !devices.decide(&typed, Decision::Denied, now));
         let granted = devices.ask(&begun.device_code, now + INTERVAL);
         assert_eq!(granted, Asked::Granted("local:user/1".into()));
         assert_eq!(devices.ask(&begun.device_code, now + 2 * INTERVAL), Asked::Expired);
@@ -193,7 +194,7 @@ mod tests {
             }
         }
         assert!(devices.begin(now).is_none());
-        assert!(devices.waits(&template.user_code, now));
+        assert!(devices.waiting(&template.user_code, now).is_some());
         assert!(devices.begin(now + LIFETIME).is_some());
     }
 }

@@ -34,12 +34,19 @@ pub(super) fn sign_in(providers: &[String], user_code: &str, name: &str, notice:
         )
     };
     let (name, user_code) = (escaped(name), escaped(user_code));
+    let why = if user_code.is_empty() {
+        String::new()
+    } else {
+        format!("<p>To log in the terminal that shows <strong class=\"code\">{user_code}</strong>.</p>")
+    };
+    // Of somebody who has said who they are, the password was wrong.
+    let (at_name, at_password) = if name.is_empty() { (" autofocus", "") } else { ("", " autofocus") };
     let body = format!(
-        "<form method=\"post\" action=\"{SIGN_IN}\">{choice}\
+        "{why}<form method=\"post\" action=\"{SIGN_IN}\">{choice}\
          <label for=\"name\">Name</label>\
-         <input id=\"name\" name=\"name\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\" required autofocus>\
+         <input id=\"name\" name=\"name\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\" required{at_name}>\
          <label for=\"password\">Password</label>\
-         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>\
+         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required{at_password}>\
          <input type=\"hidden\" name=\"user_code\" value=\"{user_code}\">\
          <button>Sign in</button></form>"
     );
@@ -79,7 +86,7 @@ pub(super) fn home(
     own: &str,
     notice: &Notice,
 ) -> String {
-    let mut body = String::from("<h2>Clusters</h2>");
+    let mut body = format!("<p><a href=\"{DEVICE}\">Log in a terminal</a></p><h2>Clusters</h2>");
     if clusters.is_empty() {
         body.push_str("<p>You have no role in any cluster yet. Who manages Drover gives you one.</p>");
     } else {

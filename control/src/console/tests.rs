@@ -145,7 +145,7 @@ async fn no_other_site_sends_a_form_and_no_page_may_be_framed_or_run_scripts() {
     browser.cookie = format!("{cookie}; {cookie}");
     assert!(browser.send("GET", HOME, "").await.body.contains("name=\"password\""));
     browser.cookie = cookie;
-    assert!(browser.served.control.devices.waits(&code, Instant::now()), "nobody has decided");
+    assert!(browser.served.control.devices.waiting(&code, Instant::now()).is_some(), "nobody has decided");
     for path in [HOME, DEVICE, STYLE, SIGN_IN] {
         let got = browser.send(if path == SIGN_IN { "POST" } else { "GET" }, path, "").await;
         let policy = got.headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
