@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::control::{Installed, installed};
 use crate::system::{folder, soon};
 
-fn skipped() -> bool {
+pub(crate) fn skipped() -> bool {
     let skipped = std::env::var_os(SKIP_VARIABLE).is_some();
     if skipped {
         eprintln!("skipped: testkit/packages says what is missing");
@@ -19,7 +19,7 @@ fn skipped() -> bool {
 }
 
 /// A provider of the directory, and more arguments for it.
-async fn add(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyhow::Result<String> {
+pub(crate) async fn add(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyhow::Result<String> {
     let server = format!("ldaps://127.0.0.1:{}", ldap.tls_port);
     let (searcher, password) = OpenLdap::SEARCHER;
     let mut command = installed.admin.drover(["provider", "add-ldap", "corp", "--schema", "inet-org-person"]);

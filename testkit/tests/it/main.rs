@@ -5,6 +5,7 @@
 mod agent;
 mod architecture;
 mod audit;
+mod browser;
 mod bursts;
 mod console;
 mod control;

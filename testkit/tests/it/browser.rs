@@ -1,0 +1,174 @@
+//! A real browser in the console, as people use it.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use drover_testkit::directories::OpenLdap;
+use drover_testkit::installation::Installation;
+use drover_testkit::process::{Process, free_port, until};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr};
+
+use crate::control::installed;
+use crate::directories::{add, skipped};
+use crate::system::{DEADLINE, folder, soon};
+
+/// How long a script of a test may take.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Chromium and what drives it; both end when dropped.
+struct Chromium {
+    page: Client,
+    _driver: Process,
+}
+
+impl Chromium {
+    async fn start(folder: &Path) -> Self {
+        let port = free_port().unwrap();
+        let arguments = [format!("--port={port}")];
+        let program = Path::new("/usr/bin/chromedriver");
+        let driver = Process::start("chromedriver", folder, program, arguments).await.unwrap();
+        let profile = format!("--user-data-dir={}", folder.join("profile").display());
+        // The tests' authority is none of the system's; and root has no sandbox.
+        let options =
+            ["--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", &profile];
+        let mut capabilities = Map::new();
+        capabilities.insert("goog:chromeOptions".into(), json!({ "args": options }));
+        capabilities.insert("timeouts".into(), json!({ "script": SCRIPT_TIMEOUT.as_millis() as u64 }));
+        let url = format!("http://127.0.0.1:{port}");
+        let page = until("the browser", DEADLINE, async || {
+            let mut builder = ClientBuilder::new(HttpConnector::new());
+            Ok(builder.capabilities(capabilities.clone()).connect(&url).await.ok())
+        });
+        Self { page: page.await.unwrap(), _driver: driver }
+    }
+
+    async fn open(&self, url: &str) {
+        soon(self.page.goto(url)).await.unwrap();
+    }
+
+    /// Types where the cursor is.
+    async fn types(&self, keys: &str) {
+        let focused = soon(self.page.active_element()).await.unwrap();
+        soon(focused.send_keys(keys)).await.unwrap();
+    }
+
+    async fn click(&self, css: &str) {
+        let element = soon(self.page.find(Locator::Css(css))).await.unwrap();
+        soon(element.click()).await.unwrap();
+    }
+
+    /// Waits until the page says something.
+    async fn says(&self, text: &str) {
+        until(text, DEADLINE, async || {
+            let body = self.page.find(Locator::Css("body")).await?.text().await?;
+            Ok(body.contains(text).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// What a script of the page's own gives.
+    async fn script(&self, script: &str) -> Value {
+        soon(self.page.execute_async(script, Vec::new())).await.unwrap()
+    }
+}
+
+/// `drover login`, and the address that it asks to be opened.
+async fn terminal(installation: &Installation, name: &str) -> (Child, String, Lines<BufReader<ChildStderr>>) {
+    let mut login = installation.person(name).drover(["login", &installation.url(), "--ca"]);
+    let login = login.arg(installation.data().join("ca.crt")).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let mut login = login.spawn().unwrap();
+    let mut lines = BufReader::new(login.stderr.take().unwrap()).lines();
+    let first = soon(lines.next_line()).await.unwrap().unwrap();
+    let url = first.split(' ').find(|word| word.starts_with("https://")).unwrap().to_owned();
+    (login, url, lines)
+}
+
+#[tokio::test]
+async fn somebody_of_a_directory_logs_a_terminal_in_with_the_keyboard_alone() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("browser").await;
+    let ldap = soon(OpenLdap::start(&folder("browser-ldap"))).await.unwrap();
+    add(&installed, &ldap, &["--access", "unrestricted"]).await.unwrap();
+    let chromium = Chromium::start(&folder("browser-chromium")).await;
+    let (login, url, _lines) = terminal(&installed.installation, "terminal").await;
+    chromium.open(&url).await;
+    chromium.says("To log in the terminal that shows").await;
+    // The cursor is at the name; the directory is chosen before it.
+    chromium.click("#provider option[value=corp]").await;
+    chromium.click("#name").await;
+    chromium.types("bob\u{e004}").await;
+    chromium.types("wrong\u{e007}").await;
+    chromium.says("The name or the password is wrong.").await;
+    chromium.click("#provider option[value=corp]").await;
+    chromium.click("#password").await;
+    chromium.types(&format!("{}\u{e007}", OpenLdap::PASSWORD)).await;
+    chromium.says("A program asks to be logged in as bob@corp").await;
+    chromium.click("button[value=grant]").await;
+    chromium.says("Granted.").await;
+    let output = soon(login.wait_with_output()).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("as bob@corp until"), "{said}");
+
+    // Another, which is refused.
+    let (login, url, _lines) = terminal(&installed.installation, "another").await;
+    chromium.open(&url).await;
+    chromium.click("button[value=deny]").await;
+    chromium.says("Refused.").await;
+    assert!(!soon(login.wait_with_output()).await.unwrap().status.success());
+
+    chromium.click(".who button").await;
+    chromium.says("Sign in").await;
+    soon(chromium.page.clone().close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_page_of_another_origin_reads_the_console_or_acts_in_it() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("browser-origin").await;
+    let made = installed.says(&["user", "create", "zoe"]).await.unwrap();
+    let password = drover_testkit::installation::drawn_password(&made).unwrap();
+    let port = installed.installation.port;
+    let console = format!("https://console.localhost:{port}");
+    let chromium = Chromium::start(&folder("browser-origin-chromium")).await;
+    chromium.open(&console).await;
+    chromium.types("zoe\u{e004}").await;
+    chromium.types(&format!("{password}\u{e007}")).await;
+    chromium.says("Sign out").await;
+    // Not even a script in the console's own page reads the session, or sends anything.
+    assert_eq!(chromium.script("arguments[0](document.cookie)").await, "");
+    let fetch = |url: &str| {
+        format!(
+            "const done = arguments[0]; fetch('{url}', {{ credentials: 'include' }}).then(r => r.text()).then(done, e => done('blocked'))"
+        )
+    };
+    assert_eq!(chromium.script(&fetch(&format!("{console}/console"))).await, "blocked");
+    // Where clusters' pages are.
+    chromium.open(&format!("https://localhost:{port}/k8s/clusters/none/")).await;
+    assert_eq!(chromium.script(&fetch(&format!("{console}/console"))).await, "blocked");
+    let framed = format!(
+        "const done = arguments[0]; const frame = document.createElement('iframe'); frame.src = '{console}/console'; \
+         frame.onload = () => {{ let seen; try {{ seen = frame.contentDocument ? 'read' : 'closed' }} catch (e) {{ seen = 'closed' }}; done(seen) }}; \
+         document.body.append(frame)"
+    );
+    assert_eq!(chromium.script(&framed).await, "closed");
+    // A form of theirs brings no session, and is refused for where it comes from.
+    let form = format!(
+        "const form = document.createElement('form'); form.method = 'post'; form.action = '{console}/console/sign-out'; \
+         form.innerHTML = '<input name=csrf value=0>'; document.body.append(form); form.submit(); arguments[0]('sent')"
+    );
+    assert_eq!(chromium.script(&form).await, "sent");
+    chromium.says("That did not come from here").await;
+    chromium.open(&format!("{console}/console")).await;
+    chromium.says("Sign out").await;
+    soon(chromium.page.clone().close()).await.unwrap();
+}
