@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
-    Caller, ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, SELF, Served,
-    TEST_PROVIDER,
+    Caller, ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, Revoked, SELF,
+    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -34,6 +34,13 @@ pub fn describe() -> Value {
     let test = Operation::new("testProvider", "Tries a provider that is kept, and changes nothing.");
     let test = test.gives::<Object<Provider>>(&mut paths, 200).keyed();
     paths.add(TEST_PROVIDER, "post", test);
+    let uses = Operation::new("tokenUses", "Tells when the tokens that the caller sees were last used.");
+    let uses = uses.gives::<TokenUses>(&mut paths, 200);
+    paths.add(TOKEN_USES, "get", uses);
+    let revoke =
+        Operation::new("revokeAllTokens", "Ends every token of a user's, one's own or another's by a rule.");
+    let revoke = revoke.gives::<Revoked>(&mut paths, 200).keyed();
+    paths.add(USER_TOKENS, "delete", revoke);
     let enrol = Operation::new("enrol", "Gives a process its certificate, for a proof in the request.");
     let enrol =
         enrol.takes::<enrolment::Request>(&mut paths).gives::<enrolment::Answer>(&mut paths, 200).open();

@@ -3,6 +3,8 @@
 //! `/v1/<plural>` lists (GET) and creates (POST); `/v1/<plural>/<key>` reads (GET), replaces (PUT) and deletes
 //! (DELETE). Refusals are Kubernetes Statuses.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,10 @@ pub const DEVICE_TOKEN: &str = "/v1/device_token";
 /// What such a program calls itself, and how it asks.
 pub const CLIENT_ID: &str = "drover";
 pub const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// When the tokens that the caller sees were last used.
+pub const TOKEN_USES: &str = "/v1/tokenuses";
+/// Of one user: ends all of them (DELETE).
+pub const USER_TOKENS: &str = "/v1/users/{key}/tokens";
 /// Of one user: asks the directory again.
 pub const REFRESH_USER: &str = "/v1/users/{key}/refresh";
 /// Of one provider: tries it.
@@ -142,9 +148,24 @@ pub struct CreateToken {
     /// Absent: what is usual for the kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u64>,
+    /// Ends the token as well once it was not used for so long; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<u64>,
     /// Name of the owner; absent: the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+/// By the tokens' ids. Known to some minutes; of a token that is not here no use was heard of.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TokenUses {
+    pub last_used_at: BTreeMap<String, Timestamp>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Revoked {
+    /// Ids of the tokens.
+    pub tokens: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::delta::Delta;
+use crate::token::TokenId;
 
 pub const SERVICE: &str = "drover.v1.Snapshots";
 pub const FOLLOW: &str = "/drover.v1.Snapshots/Follow";
@@ -35,6 +36,8 @@ pub enum FromGateway {
     Applied { revision: u64 },
     /// The last state stays; control sends the whole one next.
     Refused { revision: u64, problem: String },
+    /// Tokens that were used since the last time that this gateway said so.
+    Used { tokens: Vec<TokenId> },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

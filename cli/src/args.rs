@@ -289,6 +289,9 @@ pub(crate) enum Token {
         /// How long it lasts, such as 12h or 30d.
         #[arg(long, value_parser = lifetime)]
         lifetime: Option<Duration>,
+        /// End it as well once it was not used for so long, such as 14d; at least 1h.
+        #[arg(long, value_parser = lifetime)]
+        idle: Option<Duration>,
         /// Its owner; by default you.
         #[arg(long)]
         user: Option<String>,
@@ -297,6 +300,11 @@ pub(crate) enum Token {
     /// Refuse a token from here on, everywhere.
     Revoke {
         id: String,
+    },
+    /// Refuse every token of a user from here on, the logins too; by default yours.
+    RevokeAll {
+        #[arg(long)]
+        user: Option<String>,
     },
 }
 

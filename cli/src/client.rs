@@ -7,8 +7,8 @@ use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, User};
 use drover_api::rest::{
     CLIENT_ID, ChangePassword, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT, DEVICE_TOKEN,
-    DeviceAuthorization, DeviceError, DeviceToken, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, SELF,
-    Served, TEST_PROVIDER,
+    DeviceAuthorization, DeviceError, DeviceToken, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER,
+    Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -66,6 +66,14 @@ impl Client {
         change: &ChangePassword,
     ) -> anyhow::Result<Created<User>> {
         self.send("POST", &PASSWORD.replace("{key}", &encoded(user)), Some(change))
+    }
+
+    pub(crate) fn token_uses(&self) -> anyhow::Result<TokenUses> {
+        self.send("GET", TOKEN_USES, None::<&()>)
+    }
+
+    pub(crate) fn revoke_all(&self, user: &str) -> anyhow::Result<Revoked> {
+        self.send("DELETE", &USER_TOKENS.replace("{key}", &encoded(user)), None::<&()>)
     }
 
     pub(crate) fn refresh_user(&self, name: &str) -> anyhow::Result<Object<User>> {

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::objects::{self as kept, Objects, ObjectsError};
 use crate::snapshots::Snapshots;
 use crate::store::{Revision, StoreError};
+use crate::uses::Uses;
 
 /// How long a gateway may take to say what it has.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +37,7 @@ const DELTA_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 /// Who follows, and the revision that each serves from.
 pub struct Gateways {
     objects: Objects,
+    uses: Arc<Uses>,
     applied: watch::Sender<BTreeMap<String, Applied>>,
     calls: AtomicU64,
     /// For how long a gateway that is gone may serve from what it has.
@@ -62,8 +64,9 @@ impl Applied {
 
 impl Gateways {
     /// With those that followed before this start. Calls end once `stopping` is cancelled.
-    pub async fn load(
+    pub(crate) async fn load(
         objects: Objects,
+        uses: Arc<Uses>,
         max_staleness: Duration,
         stopping: CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -72,6 +75,7 @@ impl Gateways {
         let known = known.map(|known| (known.spec.name, Applied { revision: None, call: 0, gone })).collect();
         Ok(Self {
             objects,
+            uses,
             applied: watch::Sender::new(known),
             calls: AtomicU64::new(0),
             max_staleness,
@@ -185,8 +189,18 @@ impl Call<'_> {
                 changed = published.changed() => {
                     changed.map_err(|_| Status::unavailable("control stops"))?;
                 }
-                said = self.from.next() => return Err(unexpected(said)),
+                said = self.said() => return Err(unexpected(said)),
                 () = stopping.cancelled() => return Err(Status::unavailable("control stops")),
+            }
+        }
+    }
+
+    /// What a gateway says beside the tokens that were used, which it may say at any time.
+    async fn said(&mut self) -> Option<Result<FromGateway, Status>> {
+        loop {
+            match self.from.next().await {
+                Some(Ok(FromGateway::Used { tokens })) => self.gateways.uses.note(tokens, Timestamp::now()),
+                said => return said,
             }
         }
     }
@@ -238,7 +252,7 @@ impl Call<'_> {
 
     /// Whether the gateway serves from the revision that was pushed.
     async fn applied(&mut self, pushed: Revision) -> Result<bool, Status> {
-        let said = timeout(APPLY_TIMEOUT, self.from.next()).await;
+        let said = timeout(APPLY_TIMEOUT, self.said()).await;
         match said.map_err(|_| Status::deadline_exceeded("the gateway applied nothing in time"))? {
             Some(Ok(FromGateway::Applied { revision })) if revision == pushed => Ok(true),
             Some(Ok(FromGateway::Refused { revision, problem })) if revision == pushed => {

@@ -35,3 +35,4 @@ mod refresh;
 mod rest;
 mod routes;
 mod sweep;
+mod uses;

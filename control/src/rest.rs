@@ -9,13 +9,13 @@ use axum::extract::{Path, State};
 use axum::http::header::WARNING;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete as delete_method, get, post};
 use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
 use drover_api::rest::{
     Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF, Served,
-    TEST_PROVIDER,
+    TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -73,6 +73,8 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(DEVICE_AUTHORIZATION, post(device::begin))
         .route(DEVICE_TOKEN, post(device::token))
         .route(PASSWORD, post(password::change))
+        .route(TOKEN_USES, get(tokens::uses))
+        .route(USER_TOKENS, delete_method(tokens::revoke_all))
         .route(TEST_PROVIDER, post(providers::test))
         .route(REFRESH_USER, post(users::refresh))
         .merge(kind::<Binding>())

@@ -28,6 +28,7 @@ use crate::objects::Objects;
 use crate::passwords::Passwords;
 use crate::rest;
 use crate::snapshots::Snapshots;
+use crate::uses::Uses;
 
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 256 << 10;
@@ -38,6 +39,7 @@ pub(crate) struct Control {
     pub passwords: Passwords,
     pub attempts: Attempts,
     pub devices: Devices,
+    pub uses: Arc<Uses>,
     /// Where browsers reach the console; absent where there is none.
     pub console: Option<ConsoleUrl>,
     /// Held by whoever writes, so that what was checked is still so when it is written.

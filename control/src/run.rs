@@ -28,6 +28,7 @@ use crate::signer::Signers;
 use crate::snapshots::Snapshots;
 use crate::store::Sqlite;
 use crate::sweep;
+use crate::uses::Uses;
 
 /// How long the tasks of control may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +64,9 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let snapshots = Snapshots::load(objects.store(), signers, config.max_staleness, Timestamp::now()).await;
     let snapshots = Arc::new(snapshots.context("failed to make a snapshot out of the store")?);
     let stopping = CancellationToken::new();
-    let gateways = Gateways::load(objects.clone(), config.max_staleness, stopping.clone()).await?;
+    let uses = Arc::new(Uses::load(objects.clone()).await?);
+    let gateways =
+        Gateways::load(objects.clone(), uses.clone(), config.max_staleness, stopping.clone()).await?;
     let gateways = Arc::new(gateways);
     let calls = TaskTracker::new();
     let control = Control {
@@ -72,6 +75,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         passwords: Passwords::new(),
         attempts: Attempts::default(),
         devices: Devices::default(),
+        uses: uses.clone(),
         console: config.console_url,
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
@@ -89,6 +93,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let stop = cancelled.clone();
     tasks.spawn(async move { gateways.forget(stop).await });
     let control = Arc::new(control);
+    tasks.spawn(uses.run(cancelled.clone()));
     tasks.spawn(sweep::run(control.clone(), cancelled.clone()));
     tasks.spawn(refresh::run(control.clone(), config.refresh_interval, cancelled.clone()));
     let router = routes::router(control);

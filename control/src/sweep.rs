@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_api::kinds::{RegistrationToken, Token};
+use drover_api::kinds::{Object, RegistrationToken, Token};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ const KEPT_AFTER_ITS_END: Duration = Duration::from_secs(24 * 3600);
 /// Sweeps until cancelled.
 pub(crate) async fn run(control: Arc<Control>, cancelled: CancellationToken) {
     while cancelled.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+        // By the first interval's end gateways have told what was used meanwhile.
         match sweep(&control, Timestamp::now()).await {
             Ok(0) => {}
             Ok(swept) => info!(swept, "expired tokens deleted"),
@@ -29,14 +30,26 @@ pub(crate) async fn run(control: Arc<Control>, cancelled: CancellationToken) {
 /// How many were deleted.
 pub(crate) async fn sweep(control: &Control, now: Timestamp) -> Result<usize, ObjectsError> {
     let Ok(before) = now.checked_sub(KEPT_AFTER_ITS_END) else { return Ok(0) };
-    Ok(expired::<Token>(control, |token| token.expires_at <= before).await?
-        + expired::<RegistrationToken>(control, |token| token.expires_at <= before).await?)
+    let idle = |token: &Object<Token>| is_idle(token, control.uses.last_used_at(&token.spec.id), now);
+    let ended = |token: &Object<Token>| token.spec.expires_at <= before || idle(token);
+    Ok(expired::<Token>(control, ended).await?
+        + expired::<RegistrationToken>(control, |token| token.spec.expires_at <= before).await?)
 }
 
-async fn expired<K: Kept>(control: &Control, has_ended: impl Fn(&K) -> bool) -> Result<usize, ObjectsError> {
+/// Whether a token was not used for longer than it may be: since it was made, where no use was heard of.
+fn is_idle(token: &Object<Token>, last_used_at: Option<Timestamp>, now: Timestamp) -> bool {
+    let since = last_used_at.unwrap_or(token.metadata.created_at).max(token.metadata.created_at);
+    let unused_s = now.as_second().saturating_sub(since.as_second());
+    token.spec.idle_s.is_some_and(|idle_s| u64::try_from(unused_s).is_ok_and(|unused_s| unused_s > idle_s))
+}
+
+async fn expired<K: Kept>(
+    control: &Control,
+    has_ended: impl Fn(&Object<K>) -> bool,
+) -> Result<usize, ObjectsError> {
     let mut swept = 0;
     for object in control.objects.list::<K>().await? {
-        if has_ended(&object.spec) {
+        if has_ended(&object) {
             // One at a time: nobody's write waits for all of them.
             let _writes = control.writes.lock().await;
             control.objects.delete::<K>(object.spec.key(), object.metadata.revision).await?;
@@ -44,4 +57,43 @@ async fn expired<K: Kept>(control: &Control, has_ended: impl Fn(&K) -> bool) -> 
         }
     }
     Ok(swept)
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_api::kinds::{Metadata, TokenKind, TokenScope};
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_idle_since_its_last_use_or_since_it_was_made() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let token = |idle_s| {
+            let made = drover_api::token::generate();
+            let spec = Token {
+                id: made.id,
+                hash: made.hash,
+                proof_key: made.proof_key,
+                user: "local:user/1".into(),
+                kind: TokenKind::Bot,
+                scope: TokenScope::All,
+                expires_at: at(1_000_000),
+                idle_s,
+            };
+            Object { metadata: Metadata { revision: 1, created_at: at(1000) }, spec }
+        };
+        for (idle_s, last_used, now, idle) in [
+            (None, None, 900_000, false),
+            (Some(3600), None, 1000 + 3600, false),
+            (Some(3600), None, 1000 + 3601, true),
+            (Some(3600), Some(9000), 9000 + 3600, false),
+            (Some(3600), Some(9000), 9000 + 3601, true),
+            // Of clocks that were set back.
+            (Some(3600), Some(500), 1000 + 3600, false),
+            (Some(3600), Some(9000), 100, false),
+        ] {
+            let said = is_idle(&token(idle_s), last_used.map(at), at(now));
+            assert_eq!(said, idle, "{idle_s:?} {last_used:?} {now}");
+        }
+    }
 }

@@ -26,6 +26,7 @@ use crate::refusal::Refusal;
 use crate::route::{Form, Names, Route, RouteRefused, route};
 use crate::snapshot::Current;
 use crate::tables::Tables;
+use crate::uses::Uses;
 
 /// Where the console's pages are, on its host.
 const CONSOLE: &str = "/console";
@@ -39,6 +40,7 @@ pub(crate) struct Admission {
     certificates: Arc<Certificates>,
     names: Names,
     identities: Identities,
+    uses: Arc<Uses>,
     /// Keys of budgets: unpredictable, so that nobody can aim at another user's.
     owners: RandomState,
 }
@@ -89,8 +91,9 @@ impl Admission {
         certificates: Arc<Certificates>,
         names: Names,
         identities: Identities,
+        uses: Arc<Uses>,
     ) -> Self {
-        Self { current, certificates, names, identities, owners: RandomState::new() }
+        Self { current, certificates, names, identities, uses, owners: RandomState::new() }
     }
 
     /// Ends a request that the state of this moment does not admit.
@@ -141,6 +144,7 @@ impl Admission {
         let credential = credential(&request.headers).map_err(Refusal::Credential)?;
         let (authenticated, token) =
             authenticate(&tables, &credential.presented, now).map_err(Refusal::Authentication)?;
+        self.uses.note(&token.id);
         let who = Who { authenticated, role_groups: None, wanted: None };
         let refused = |refusal| {
             Box::new(Refused { refusal, cluster: Some(route.cluster.to_owned()), who: Some(who.clone()) })

@@ -10,6 +10,7 @@ use drover_api::snapshot::{DOCUMENT_BYTES_MAX, Document, FORMAT, Snapshot};
 use drover_api::sync::{FromControl, FromGateway};
 use drover_daemon::backoff::Backoff;
 use drover_enrol::{Identity, Server};
+use drover_sync::Following;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -18,10 +19,15 @@ use crate::control;
 use crate::metrics::Metrics;
 use crate::saved::Saved;
 use crate::snapshot::Current;
+use crate::uses::Uses;
 
 /// Between attempts: the first wait, and the longest. A control that starts again waits for its gateways.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(3);
+
+/// How often control is told which tokens were used, and how many by one message.
+const USES_INTERVAL: Duration = Duration::from_secs(30);
+const USES_MAX: usize = 10_000;
 
 pub(crate) struct Follower {
     server: Server,
@@ -67,12 +73,12 @@ impl Follower {
     }
 
     /// Follows until cancelled, from one call to the next.
-    pub(crate) async fn run(self, cancelled: CancellationToken) {
+    pub(crate) async fn run(self, uses: Arc<Uses>, cancelled: CancellationToken) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut first = true;
         loop {
             let mut pushed = false;
-            let Some(Err(error)) = cancelled.run_until_cancelled(self.call(&mut pushed)).await else {
+            let Some(Err(error)) = cancelled.run_until_cancelled(self.call(&uses, &mut pushed)).await else {
                 return;
             };
             self.metrics.control_connected(false);
@@ -93,15 +99,23 @@ impl Follower {
         }
     }
 
-    async fn call(&self, pushed: &mut bool) -> anyhow::Result<()> {
+    async fn call(&self, uses: &Uses, pushed: &mut bool) -> anyhow::Result<()> {
         let identity = self.identity.borrow().clone();
         let connection = control::connect(&self.server, &identity, b"h2").await?;
         let revision = self.held.lock().unwrap_or_else(PoisonError::into_inner).revision();
         let hello = FromGateway::Hello { format: FORMAT, revision };
         let mut following = drover_sync::follow(connection, hello).await?;
         let mut whole = String::new();
+        let mut tell = tokio::time::interval(USES_INTERVAL);
         loop {
-            let push = match following.next().await? {
+            let said = tokio::select! {
+                said = following.next() => said?,
+                _ = tell.tick() => {
+                    tell_uses(&following, uses).await?;
+                    continue;
+                }
+            };
+            let push = match said {
                 FromControl::Delta(delta) => Push::Delta(delta),
                 FromControl::Chunk { text, last } => {
                     if whole.len() + text.len() > DOCUMENT_BYTES_MAX {
@@ -192,6 +206,20 @@ impl Held {
             None => self.saved.keep(document),
         }
         .context("failed to keep it")
+    }
+}
+
+/// What cannot be told is told by the next call.
+async fn tell_uses(following: &Following, uses: &Uses) -> anyhow::Result<()> {
+    loop {
+        let tokens = uses.take(USES_MAX);
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = following.answer(FromGateway::Used { tokens: tokens.clone() }).await {
+            uses.put_back(tokens);
+            return Err(error.into());
+        }
     }
 }
 

@@ -33,3 +33,4 @@ mod snapshot;
 mod source;
 mod tables;
 mod tunnels;
+mod uses;

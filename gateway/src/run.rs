@@ -26,6 +26,7 @@ use crate::shares::{Most, Shares};
 use crate::snapshot::Current;
 use crate::source::Source;
 use crate::tunnels;
+use crate::uses::Uses;
 
 /// Pingora reports each client that leaves a watch: our own records say that better.
 const QUIET: &str = "pingora_core=off,pingora_proxy=off";
@@ -71,7 +72,8 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
         .with_context(|| format!("failed to listen for tunnels on {}", config.tunnel_listen))?;
     let tunnel = Arc::new(tunnel);
     let names = Names { domain: config.domain.clone(), console: config.console_host.clone() };
-    let admission = Admission::new(current.clone(), certificates.clone(), names, identities);
+    let uses = Arc::new(Uses::default());
+    let admission = Admission::new(current.clone(), certificates.clone(), names, identities, uses.clone());
     let relay = source.relay(&config);
     let live = Arc::new(Live::default());
     let proxy = Proxy {
@@ -101,7 +103,7 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
 
     let clients = TaskTracker::new();
     let accepting = CancellationToken::new();
-    source.follow(&tunnel, &current, &metrics, &tasks, &cancelled);
+    source.follow(uses, &tunnel, &current, &metrics, &tasks, &cancelled);
     tasks.spawn(certificates.reload(cancelled.clone()));
     tasks.spawn(live.follow(current.clone(), cancelled.clone()));
     tasks.spawn(tunnels::follow(current.clone(), sessions.clone(), cancelled.clone()));

@@ -15,6 +15,7 @@ use crate::follow::Follower;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::snapshot::{Current, File};
+use crate::uses::Uses;
 
 /// A source that was opened: what it had is in use.
 pub(crate) enum Source {
@@ -63,6 +64,7 @@ impl Source {
     /// Keeps certificate and snapshot current, in tasks that end when cancelled.
     pub(crate) fn follow(
         self,
+        uses: Arc<Uses>,
         tunnel: &Arc<Listener>,
         current: &Arc<Current>,
         metrics: &Arc<Metrics>,
@@ -73,7 +75,7 @@ impl Source {
             Self::Control { keeper, follower } => {
                 tasks.spawn(renew(keeper.identity(), tunnel.clone(), cancelled.clone()));
                 tasks.spawn(keeper.keep(cancelled.clone()));
-                tasks.spawn(follower.run(cancelled.clone()));
+                tasks.spawn(follower.run(uses, cancelled.clone()));
             }
             Self::Files { snapshot, .. } => {
                 tasks.spawn(snapshot.follow(current.clone(), metrics.clone(), cancelled.clone()));

@@ -104,7 +104,9 @@ async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
         let token::Generated { id, hash, proof_key, .. } = token::generate();
         let user = principal(number % size.users.max(1));
         let (kind, scope) = (TokenKind::Bot, TokenScope::All);
-        objects.create(&Token { id, hash, proof_key, user, kind, scope, expires_at }, None).await?;
+        objects
+            .create(&Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None }, None)
+            .await?;
     }
     for number in 0..size.bindings {
         let name = format!("binding-{number}");

@@ -85,6 +85,7 @@ impl Roster {
     pub fn token(&mut self, principal: &str, scope: TokenScope, life: Duration) -> anyhow::Result<String> {
         let generated = token::generate();
         self.document.tokens.push(Token {
+            idle_s: None,
             id: generated.id,
             hash: generated.hash,
             proof_key: generated.proof_key,

@@ -20,6 +20,9 @@ pub struct Token {
     pub kind: TokenKind,
     pub scope: TokenScope,
     pub expires_at: Timestamp,
+    /// Ends it as well once it was not used for so long. Control sees to it: gateways do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<u64>,
 }
 
 impl Kind for Token {

@@ -62,6 +62,7 @@ fn token(client: &Client, command: &Kubeconfig) -> anyhow::Result<Value> {
         kind: TokenKind::Kubeconfig,
         scope: scope(client, &command.clusters)?,
         lifetime_s: command.lifetime.map(|lifetime| lifetime.as_secs()),
+        idle_s: None,
         user: None,
     };
     let created = client.create::<Token>(&create)?;

@@ -167,7 +167,13 @@ async fn gateways_of_before_a_restart_are_named_until_they_follow() {
     let mut wire = call(&served, gateway("g"), None).await.unwrap();
     let whole = wire.whole().await;
     wire.applied(whole.revision).await;
-    let again =
-        Gateways::load(served.control.objects.clone(), DEADLINE, CancellationToken::new()).await.unwrap();
+    let again = Gateways::load(
+        served.control.objects.clone(),
+        served.control.uses.clone(),
+        DEADLINE,
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     assert_eq!(again.wait_applied(1, Duration::from_millis(1)).await, ["g"]);
 }

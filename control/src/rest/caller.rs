@@ -8,6 +8,7 @@ use drover_api::kinds::{Kind, Object, Token, TokenScope, User};
 use drover_api::status::Status;
 use drover_api::token::Presented;
 use drover_policy::{Principal, Refusal, Subject};
+use jiff::Timestamp;
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 use tracing::info;
@@ -59,6 +60,7 @@ impl Caller {
             let message = "the token is for some clusters only, and not for Drover itself";
             return Err(Refused::of(Status::failure(403, "Forbidden", message)));
         }
+        control.uses.note([token.spec.id.clone()], Timestamp::try_from(now).unwrap_or_default());
         let principal = |text: &str| Principal::parse(text).map_err(|_| invalid());
         let groups = user.spec.groups.iter().map(|group| principal(group)).collect::<Result<Vec<_>, _>>()?;
         let principal = principal(&user.spec.principal)?;

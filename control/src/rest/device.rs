@@ -15,6 +15,7 @@ use drover_api::status::Status;
 use serde::Deserialize;
 use tracing::info;
 
+use super::tokens::Lasts;
 use super::{applied, tokens};
 use crate::console;
 use crate::devices::{Asked, INTERVAL, LIFETIME};
@@ -93,7 +94,8 @@ async fn granted(control: &Control, principal: &str) -> Result<Response, Refused
         let user = control.snapshots.state().user(principal).filter(|user| !user.spec.disabled);
         let Some(user) = user else { return Ok(refused("access_denied")) };
         (
-            tokens::make(control, &user.spec, TokenKind::Login, TokenScope::All, None, now).await?,
+            tokens::make(control, &user.spec, TokenKind::Login, TokenScope::All, Lasts::default(), now)
+                .await?,
             user.spec.name,
         )
     };

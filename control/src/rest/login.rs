@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::caller::Caller;
+use super::tokens::Lasts;
 use super::{applied, tokens};
 use crate::objects::Stored;
 use crate::passwords::PasswordRefused;
@@ -63,7 +64,8 @@ async fn local(control: &Control, name: &str, password: &str) -> Result<Created<
     control.attempts.succeeded(name);
     let made = {
         let _writes = control.begin_write().await;
-        tokens::make(control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
+        tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), SystemTime::now())
+            .await?
     };
     info!(user = name, token = %made.object.spec.id, "login");
     Ok(made)
@@ -100,7 +102,8 @@ async fn through(
         if user.disabled {
             return Err(Refused::of(Status::failure(401, "Unauthorized", "the user is disabled in Drover")));
         }
-        tokens::make(control, &user, TokenKind::Login, TokenScope::All, None, SystemTime::now()).await?
+        tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), SystemTime::now())
+            .await?
     };
     info!(user = counted, token = %made.object.spec.id, "login");
     Ok(made)

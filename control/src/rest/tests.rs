@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt;
 
+use super::tokens::Lasts;
 use super::*;
 use crate::attempts::Attempts;
 use crate::authority::Authority;
@@ -26,6 +27,7 @@ use crate::seal::Seal;
 use crate::signer::Signers;
 use crate::snapshots::Snapshots;
 use crate::store::Sqlite;
+use crate::uses::Uses;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -42,13 +44,16 @@ pub(crate) async fn served() -> Served {
     let authority = Arc::new(Authority::load(&objects, HOUR).await.unwrap());
     let signers = Signers::new(objects.clone(), authority.clone());
     let snapshots = Arc::new(Snapshots::load(&*store, signers, HOUR, Timestamp::now()).await.unwrap());
-    let gateways = Gateways::load(objects.clone(), HOUR, CancellationToken::new()).await.unwrap();
+    let uses = Arc::new(Uses::load(objects.clone()).await.unwrap());
+    let gateways =
+        Gateways::load(objects.clone(), uses.clone(), HOUR, CancellationToken::new()).await.unwrap();
     let control = Arc::new(Control {
         enrolment: Enrolment::new(objects.clone(), authority).unwrap(),
         objects,
         passwords: Passwords::new(),
         attempts: Attempts::default(),
         devices: Devices::default(),
+        uses,
         console: Some("https://console.test:8443".parse().unwrap()),
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
@@ -83,7 +88,7 @@ pub(crate) async fn token(
     kind: drover_api::kinds::TokenKind,
     scope: drover_api::kinds::TokenScope,
 ) -> drover_api::rest::Created<Token> {
-    tokens::make(control, user, kind, scope, None, SystemTime::now()).await.ok().unwrap()
+    tokens::make(control, user, kind, scope, Lasts::default(), SystemTime::now()).await.ok().unwrap()
 }
 
 impl Served {
@@ -447,4 +452,26 @@ async fn bad_input_is_answered_with_the_field_that_is_wrong() {
         let field = &answer["details"]["causes"][0]["field"];
         assert_eq!((code, field), (422, &json!("spec.groups_listed")), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_user_end_at_once_by_themselves_or_by_a_rule() {
+    let served = served().await;
+    let admin = served.user("root", &[("admin", Domain::Global)]).await;
+    let (zoe, yan) = (served.user("zoe", &[]).await, served.user("yan", &[]).await);
+    let bot = json!({ "kind": "bot", "scope": "all", "idle_s": 7200 });
+    assert_eq!(served.ask(&zoe, "POST", "/v1/tokens", Some(bot)).await.0, 201);
+    let short = json!({ "kind": "bot", "scope": "all", "idle_s": 60 });
+    let (code, refused) = served.ask(&zoe, "POST", "/v1/tokens", Some(short)).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("idle_s")), "{refused}");
+    // Of another, whom one does not even see.
+    assert_eq!(served.ask(&yan, "DELETE", "/v1/users/zoe/tokens", None).await.0, 404);
+    let uses = served.ask(&zoe, "GET", "/v1/tokenuses", None).await.1;
+    assert_eq!(uses["last_used_at"].as_object().unwrap().len(), 1, "the bot's is not used yet: {uses}");
+    let (code, revoked) = served.ask(&zoe, "DELETE", "/v1/users/zoe/tokens", None).await;
+    assert_eq!((code, revoked["tokens"].as_array().unwrap().len()), (200, 2), "{revoked}");
+    assert_eq!(served.ask(&zoe, "GET", "/v1/self", None).await.0, 401);
+    assert_eq!(served.ask(&yan, "GET", "/v1/self", None).await.0, 200);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/users/yan/tokens", None).await.0, 200);
+    assert_eq!(served.ask(&yan, "GET", "/v1/self", None).await.0, 401);
 }

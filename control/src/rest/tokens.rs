@@ -1,21 +1,37 @@
 //! Tokens: everybody makes and revokes their own; for others it takes a rule.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use drover_api::kinds::{Kind, Token, TokenKind, TokenScope, User};
-use drover_api::rest::{CreateToken, Created};
+use drover_api::rest::{CreateToken, Created, Revoked, TokenUses};
 use drover_api::status::Status;
 use drover_api::token;
 use jiff::Timestamp;
 
 use super::caller::Caller;
-use super::{Writes, field};
+use super::{Writes, applied, field, seen};
 use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
 const DAY: u64 = 24 * 3600;
 /// Tokens of one user: a loop in a script is noticed before the store is full of them.
 const TOKENS_PER_USER_MAX: usize = 1000;
+
+/// Shortest idle limit.
+const IDLE_MIN_S: u64 = 3600;
+
+/// How long a token is to last: in all, and unused.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lasts {
+    /// Absent: what is usual for the kind.
+    pub lifetime_s: Option<u64>,
+    pub idle_s: Option<u64>,
+}
 
 /// How long a token of a kind lasts: usually, and at most.
 fn lifetimes(kind: TokenKind) -> (u64, u64) {
@@ -32,13 +48,18 @@ pub(super) async fn make(
     user: &User,
     kind: TokenKind,
     scope: TokenScope,
-    lifetime_s: Option<u64>,
+    lasts: Lasts,
     now: SystemTime,
 ) -> Result<Created<Token>, Refused> {
     let (usual, max) = lifetimes(kind);
-    let lifetime_s = lifetime_s.unwrap_or(usual);
+    let lifetime_s = lasts.lifetime_s.unwrap_or(usual);
     if !(1..=max).contains(&lifetime_s) {
         return Err(Refused::of(Status::invalid("lifetime_s", format!("must be 1 to {max} for this kind"))));
+    }
+    if lasts.idle_s.is_some_and(|idle_s| idle_s < IDLE_MIN_S) {
+        let message =
+            format!("must be at least {IDLE_MIN_S}: when a token was used is known to some minutes");
+        return Err(Refused::of(Status::invalid("idle_s", message)));
     }
     if control.snapshots.state().tokens_of(&user.principal) >= TOKENS_PER_USER_MAX {
         let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
@@ -55,6 +76,7 @@ pub(super) async fn make(
         kind,
         scope,
         expires_at,
+        idle_s: lasts.idle_s,
     };
     let object = control.objects.create(&spec, None).await?;
     Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
@@ -71,7 +93,7 @@ impl Writes for Token {
         caller: &Caller,
         create: CreateToken,
     ) -> Result<Created<Self>, Refused> {
-        let CreateToken { kind, scope, lifetime_s, user } = create;
+        let CreateToken { kind, scope, lifetime_s, idle_s, user } = create;
         if kind == TokenKind::Login {
             return Err(Refused::of(Status::invalid("kind", "a login's token comes from a login")));
         }
@@ -99,6 +121,44 @@ impl Writes for Token {
                 found.ok_or_else(unknown)?.object.spec
             }
         };
-        make(control, &owner, kind, scope, lifetime_s, caller.now).await
+        make(control, &owner, kind, scope, Lasts { lifetime_s, idle_s }, caller.now).await
     }
+}
+
+/// When the tokens that the caller sees were last used.
+pub(super) async fn uses(
+    State(control): State<Arc<Control>>,
+    headers: HeaderMap,
+) -> Result<Json<TokenUses>, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let tokens = control.objects.list::<Token>().await?.into_iter().map(|token| token.spec);
+    let seen = tokens.filter(|token| caller.sees(&control, token));
+    let used = seen.filter_map(|token| Some((token.id.to_string(), control.uses.last_used_at(&token.id)?)));
+    Ok(Json(TokenUses { last_used_at: used.collect() }))
+}
+
+/// Ends every token of a user's: one's own, or by the rule that lets one delete tokens.
+pub(super) async fn revoke_all(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let user = seen::<User>(&control, &caller, &key).await?.object.spec;
+    if user.principal != caller.user.spec.principal {
+        caller.may(&control, "DELETE", Token::PLURAL, None, &Place::Drover)?;
+    }
+    let mut tokens = Vec::new();
+    {
+        let _writes = control.begin_write().await;
+        for token in control.objects.list::<Token>().await? {
+            if token.spec.user == user.principal {
+                control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
+                tokens.push(token.spec.id.to_string());
+            }
+        }
+    }
+    caller.wrote("all tokens revoked", &user);
+    let revision = *control.objects.store().revision().borrow();
+    Ok(applied(&control, revision, StatusCode::OK, Revoked { tokens }).await)
 }

@@ -425,3 +425,25 @@ async fn kubectl_has_the_logins_token_from_drover_and_a_login_that_ended_says_so
     assert!(said.contains("has ended"), "{said}");
     installed.up.check().unwrap();
 }
+
+#[tokio::test]
+async fn gateways_tell_which_tokens_were_used_and_all_of_a_user_end_at_once() {
+    let installed = installed("token-uses").await;
+    let token = installed.says(&["token", "create", "--idle", "14d"]).await.unwrap().trim().to_owned();
+    let id = token.split('_').nth(1).unwrap().to_owned();
+    let listed = async || {
+        let listed = installed.says(&["token", "list", "-o", "json"]).await?;
+        let listed: Vec<serde_json::Value> = serde_json::from_str(&listed)?;
+        anyhow::Ok(listed.into_iter().find(|listed| listed["spec"]["id"] == id.as_str()).unwrap())
+    };
+    let made = listed().await.unwrap();
+    assert_eq!((&made["spec"]["idle_s"], &made["last_used_at"]), (&(14 * 86400).into(), &().into()));
+    // Whatever becomes of the request: the token was shown, and held.
+    let client = installed.installation.client().unwrap();
+    assert_eq!(soon(client.get("none", "/version", &token)).await.unwrap().0, 404);
+    let told = async || Ok(listed().await?["last_used_at"].is_string().then_some(()));
+    until("the use to be told", DEADLINE, told).await.unwrap();
+    let said = installed.says(&["token", "revoke-all"]).await.unwrap();
+    assert!(said.contains("2 tokens of admin revoked"), "{said}");
+    assert_eq!(soon(client.get("none", "/version", &token)).await.unwrap().0, 401);
+}
