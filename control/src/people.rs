@@ -3,6 +3,7 @@
 use drover_api::kinds::{Access, Binding, Kind, Object, Provider, Token, User};
 use drover_api::snapshot::{RESERVED_PREFIXES, USER_GROUPS_MAX};
 use drover_api::token;
+use drover_policy::Principal;
 use tracing::info;
 
 use crate::objects::{Objects, ObjectsError, UserName};
@@ -18,6 +19,8 @@ const NAMES_TRIED_MAX: usize = 20;
 pub(crate) enum NotTaken {
     #[error("{0} is not among those whom the provider lets in")]
     Access(String),
+    #[error("the directory's {0:?} cannot be a principal")]
+    Id(String),
     #[error("{0} has a name that Kubernetes or Drover keeps for itself, or that cannot be one")]
     Name(String),
     #[error(transparent)]
@@ -48,6 +51,12 @@ pub(crate) async fn take_in(
         return Err(NotTaken::TooManyGroups(person.login.clone()));
     }
     let principal = principal(&provider.name, &person.id);
+    // What cannot be one would be held back, with every change after it, when it is published.
+    if let Some(unsound) =
+        [&principal].into_iter().chain(&groups).find(|text| Principal::parse(text).is_err())
+    {
+        return Err(NotTaken::Id(unsound.clone()));
+    }
     if !is_let_in(objects, provider, &principal, &groups).await? {
         return Err(NotTaken::Access(person.login.clone()));
     }
@@ -132,4 +141,107 @@ async fn free_name(
         }
     }
     Err(unsound())
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_api::kinds::{Directory, Domain, Ldap, Schema};
+
+    use super::*;
+    use crate::rest::tests::served;
+
+    fn provider(access: Access, allowed: &[&str]) -> Provider {
+        let ldap = Ldap {
+            servers: vec!["ldaps://ldap.test".into()],
+            ca: None,
+            schema: Schema::InetOrgPerson,
+            bind_name: "cn=drover".into(),
+            user_base: "dc=test".into(),
+            group_base: None,
+            user_filter: None,
+            domain: None,
+        };
+        let allowed = allowed.iter().map(|name| (*name).to_owned()).collect();
+        Provider { name: "corp".into(), disabled: false, access, allowed, directory: Directory::Ldap(ldap) }
+    }
+
+    fn person(id: &str, login: &str, groups: &[&str]) -> Person {
+        let groups = groups.iter().map(|id| (*id).to_owned()).collect();
+        Person { id: id.into(), login: login.into(), display_name: Some("Zoe".into()), groups }
+    }
+
+    #[tokio::test]
+    async fn each_access_mode_lets_in_whom_it_says() {
+        let objects = served().await.control.objects.clone();
+        for (name, principal) in [("zoe", "corp:user/1"), ("ops", "corp:group/ops")] {
+            let binding = Binding {
+                name: name.into(),
+                principal: principal.into(),
+                role: "cluster-viewer".into(),
+                domain: Domain::Cluster("c-1".into()),
+                expires_at: None,
+            };
+            objects.create(&binding, None).await.unwrap();
+        }
+        let (bound, by_group, listed, nobody) = (
+            person("1", "a", &[]),
+            person("2", "b", &["ops"]),
+            person("3", "c", &["sales"]),
+            person("4", "d", &[]),
+        );
+        for (access, allowed, expected) in [
+            (Access::Unrestricted, &[][..], [true, true, true, true]),
+            (Access::Restricted, &[], [true, true, false, false]),
+            (Access::Restricted, &["corp:group/sales"], [true, true, true, false]),
+            (Access::Required, &[], [false, false, false, false]),
+            (Access::Required, &["corp:group/sales", "corp:user/4"], [false, false, true, true]),
+        ] {
+            let provider = provider(access, allowed);
+            for (person, expected) in [&bound, &by_group, &listed, &nobody].into_iter().zip(expected) {
+                let principal = principal("corp", &person.id);
+                let groups: Vec<_> = person.groups.iter().map(|id| format!("corp:group/{id}")).collect();
+                let said = is_let_in(&objects, &provider, &principal, &groups).await.unwrap();
+                assert_eq!(said, expected, "{access:?} {allowed:?} {}", person.login);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_anothers_name_and_nothing_unsound_becomes_a_user() {
+        let objects = served().await.control.objects.clone();
+        let provider = provider(Access::Unrestricted, &[]);
+        let take_in = async |known, person: &Person| take_in(&objects, &provider, known, person).await;
+        let first = take_in(None, &person("1", "zoe", &["a"])).await.unwrap();
+        assert_eq!((first.spec.name.as_str(), first.spec.principal.as_str()), ("zoe@corp", "corp:user/1"));
+        assert_eq!(first.spec.groups, ["corp:group/a"]);
+        // Another person, whom the directory calls the same.
+        let second = take_in(None, &person("2", "zoe", &[])).await.unwrap();
+        assert_eq!(second.spec.name, "zoe-2@corp");
+        // One who was here keeps the name, whatever the directory says next; and gets it back.
+        let renamed = take_in(Some(first.clone()), &person("1", "zoe.b", &["b"])).await.unwrap();
+        assert_eq!(
+            (renamed.spec.name.as_str(), &renamed.spec.groups[..]),
+            ("zoe@corp", &["corp:group/b".to_owned()][..])
+        );
+        let gone = UserName { name: "zoe@corp".into(), principal: "corp:user/1".into() };
+        objects.create(&gone, None).await.unwrap();
+        objects.delete::<User>("zoe@corp", renamed.metadata.revision).await.unwrap();
+        assert_eq!(take_in(None, &person("3", "zoe", &[])).await.unwrap().spec.name, "zoe-3@corp");
+        assert_eq!(take_in(None, &person("1", "zoe", &[])).await.unwrap().spec.name, "zoe@corp");
+        for unsound in [
+            person("5", "system:admin", &[]),
+            person("5", "Drover:x", &[]),
+            person("5", "a/b", &[]),
+            person("5", " a", &[]),
+            person("5", "a\n", &[]),
+            person("5", "", &[]),
+            person("", "a", &[]),
+            person("5\n", "a", &[]),
+            person("5", "a", &["x\0"]),
+            person("5", "a", &[""]),
+        ] {
+            let refused = take_in(None, &unsound).await.err();
+            assert!(matches!(refused, Some(NotTaken::Id(_) | NotTaken::Name(_))), "{unsound:?}: {refused:?}");
+        }
+    }
 }

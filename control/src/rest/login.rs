@@ -89,7 +89,10 @@ async fn through(
     let person = match directory.log_in(name, password).await {
         Ok(person) => person,
         Err(refused) => {
-            control.attempts.failed(&counted, Instant::now());
+            // A directory that does not answer says nothing about the password.
+            if !matches!(refused, LoginRefused::Unavailable(_)) {
+                control.attempts.failed(&counted, Instant::now());
+            }
             info!(user = counted, %refused, "login refused");
             return Err(refused.into());
         }
@@ -148,7 +151,7 @@ impl From<NotTaken> for Refused {
     fn from(refused: NotTaken) -> Self {
         match refused {
             NotTaken::Objects(error) => error.into(),
-            NotTaken::Access(_) | NotTaken::Name(_) | NotTaken::TooManyGroups(_) => {
+            NotTaken::Access(_) | NotTaken::Id(_) | NotTaken::Name(_) | NotTaken::TooManyGroups(_) => {
                 Self::of(Status::failure(403, "Forbidden", refused.to_string()))
             }
         }

@@ -5,10 +5,11 @@ use std::process::Stdio;
 use drover_testkit::directories::{OpenLdap, SKIP_VARIABLE, Samba};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Person;
+use drover_testkit::process::until;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::control::{Installed, installed};
-use crate::system::{folder, soon};
+use crate::system::{DEADLINE, folder, soon};
 
 pub(crate) fn skipped() -> bool {
     let skipped = std::env::var_os(SKIP_VARIABLE).is_some();
@@ -248,6 +249,9 @@ async fn active_directory_lets_in_members_of_nested_groups_by_every_name_and_nob
     {
         assert!(who.contains(expected), "{expected}: {who}");
     }
+    // As the directory has him, he stays.
+    let refreshed = installed.says(&["user", "refresh", "bob@ad"]).await.unwrap();
+    assert!(refreshed.contains("in 3 groups"), "{refreshed}");
     let mut watch = soon(bob.kubectl("ad")).await.unwrap();
     let mut watch =
         watch.args(["get", "namespaces", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -263,4 +267,40 @@ async fn active_directory_lets_in_members_of_nested_groups_by_every_name_and_nob
     let refused = kubectl(&bob, "ad", &["get", "namespaces"]).await.unwrap_err().to_string();
     assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
     assert!(said("bob", Samba::PASSWORD).await.contains("the account is disabled"));
+}
+
+#[tokio::test]
+async fn groups_follow_the_directory_by_themselves_and_its_outage_logs_nobody_out() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ldap-refresh").await;
+    let ldap = soon(OpenLdap::start(&folder("ldap-refresh-server"))).await.unwrap();
+    add(&installed, &ldap, &["--access", "unrestricted"]).await.unwrap();
+    let bob = login(&installed, "bob", OpenLdap::PASSWORD).await.unwrap();
+    let Installed { installation, up, .. } = installed;
+    up.stop().await.unwrap();
+    let _control = installation.control("control", &["--refresh-interval=1"]).await.unwrap();
+    let _gateway = installation.gateway("gateway").await.unwrap();
+    let groups = async || {
+        let said = soon(output(&mut bob.drover(["whoami", "-o", "json"]))).await?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        anyhow::Ok(said[0]["user"]["spec"]["groups"].as_array().map_or(0, Vec::len))
+    };
+    assert_eq!(groups().await.unwrap(), 3);
+    let change = |what: &str| {
+        let (group, member) =
+            (format!("cn=others,{}", OpenLdap::GROUPS), format!("uid=bob,{}", OpenLdap::PEOPLE));
+        format!("dn: {group}\nchangetype: modify\n{what}: member\nmember: {member}\n")
+    };
+    soon(ldap.modify(&change("add"))).await.unwrap();
+    until("the new group", DEADLINE, async || Ok((groups().await? == 4).then_some(()))).await.unwrap();
+    soon(ldap.modify(&change("delete"))).await.unwrap();
+    until("the group to go", DEADLINE, async || Ok((groups().await? == 3).then_some(()))).await.unwrap();
+    drop(ldap);
+    let log = installation.folder.join("control.log");
+    let noticed =
+        async || Ok(std::fs::read_to_string(&log)?.contains("they keep what they have").then_some(()));
+    until("the outage to be noticed", DEADLINE, noticed).await.unwrap();
+    assert_eq!(groups().await.unwrap(), 3);
 }
