@@ -11,8 +11,8 @@ use drover_control::objects::Objects;
 use drover_control::seal::Seal;
 use drover_control::store::Sqlite;
 use drover_testkit::fleet::output;
-use drover_testkit::installation::{Installation, Person};
-use drover_testkit::process::{self, until};
+use drover_testkit::installation::Installation;
+use drover_testkit::process;
 use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
 
@@ -46,12 +46,16 @@ pub(crate) struct Figures {
     pub gateway_mib: f64,
     /// From a request for a token to the answer, which comes once the gateway serves by it.
     pub change_s: f64,
+    /// From a password to the answer, and from a revocation to it.
+    pub login_s: f64,
+    pub revoke_s: f64,
 }
 
 pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) -> anyhow::Result<Figures> {
     let mut installation = Installation::prepare(folder)?;
     let (up, password) = installation.up().await?;
-    let admin = installation.login("admin", &password.context("no password")?).await?;
+    let password = password.context("no password")?;
+    let admin = installation.login("admin", &password).await?;
     up.stop().await?;
     progress("filling the store");
     fill(&installation, size).await?;
@@ -64,7 +68,19 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
     let gateway = installation.gateway("gateway").await?;
     let whole_push_s = began.elapsed().as_secs_f64();
     progress("changing one object at a time");
-    let change_s = change(&admin).await?;
+    let change_s = median(async || output(&mut admin.drover(["token", "create"])).await.map(drop)).await?;
+    let login_s = median(async || installation.login("admin", &password).await.map(drop)).await?;
+    let mut made = Vec::new();
+    for _ in 0..CHANGES {
+        let token = output(&mut admin.drover(["token", "create"])).await?;
+        made.push(token.split('_').nth(1).context("no token")?.to_owned());
+    }
+    let made = std::cell::RefCell::new(made);
+    let revoke_s = median(async || {
+        let id = made.borrow_mut().pop().context("no token is left")?;
+        output(&mut admin.drover(["token", "revoke", &id])).await.map(drop)
+    });
+    let revoke_s = revoke_s.await?;
     let (control_mib, gateway_mib) =
         (mib(process::memory(control.pid())?), mib(process::memory(gateway.pid())?));
     gateway.stop().await?;
@@ -80,6 +96,8 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
         control_mib,
         gateway_mib,
         change_s,
+        login_s,
+        revoke_s,
     })
 }
 
@@ -122,13 +140,12 @@ fn principal(number: usize) -> String {
     format!("local:user/u{number}")
 }
 
-/// The median of how long a change takes until the gateway serves by it.
-async fn change(admin: &Person) -> anyhow::Result<f64> {
+/// The median of how long something takes, of the command too.
+async fn median(what: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let mut took = Vec::new();
     for _ in 0..CHANGES {
         let began = Instant::now();
-        let create = async || Ok(output(&mut admin.drover(["token", "create"])).await.ok());
-        until("a token to be made", DEADLINE, create).await?;
+        tokio::time::timeout(DEADLINE, what()).await??;
         took.push(began.elapsed().as_secs_f64());
     }
     took.sort_by(f64::total_cmp);
@@ -154,7 +171,9 @@ impl Figures {
              | start of a gateway that has it saved | {:.1} s |\n\
              | memory of control | {:.0} MiB |\n\
              | memory of the gateway | {:.0} MiB |\n\
-             | a change, until the gateway serves by it | {:.2} s |\n",
+             | a change, until the gateway serves by it | {:.2} s |\n\
+             | a login by a password, until the gateway serves by it | {:.2} s |\n\
+             | a token's revocation, until the gateway refuses it | {:.2} s |\n",
             self.store_mib,
             self.control_start_s,
             self.whole_push_s,
@@ -163,6 +182,8 @@ impl Figures {
             self.control_mib,
             self.gateway_mib,
             self.change_s,
+            self.login_s,
+            self.revoke_s,
         )
     }
 }

@@ -1,5 +1,7 @@
 //! Logging in and out.
 
+use std::io::IsTerminal;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -56,6 +58,7 @@ fn by_browser(kept: &mut Kept) -> anyhow::Result<String> {
         begun.verification_uri_complete, begun.user_code
     );
     eprintln!("(or open {} and enter the code there)", begun.verification_uri);
+    open_browser(&begun.verification_uri_complete);
     let mut interval = Duration::from_secs(begun.interval.clamp(1, INTERVAL_MAX_S));
     let ends = Instant::now() + Duration::from_secs(begun.expires_in);
     while Instant::now() < ends {
@@ -78,6 +81,22 @@ fn by_browser(kept: &mut Kept) -> anyhow::Result<String> {
         }
     }
     bail!("nobody granted the login in time: drover login begins anew")
+}
+
+/// Where somebody sits at this machine; whether it works or not, the address is shown.
+fn open_browser(url: &str) {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let remote = is_set("SSH_CONNECTION") || is_set("SSH_TTY");
+    let program = match std::env::consts::OS {
+        "macos" => Some("open"),
+        "linux" if is_set("DISPLAY") || is_set("WAYLAND_DISPLAY") => Some("xdg-open"),
+        _ => None,
+    };
+    if let Some(program) = program.filter(|_| !remote && std::io::stderr().is_terminal()) {
+        let mut command = std::process::Command::new(program);
+        // Its own words, and its failure, are nobody's here.
+        drop(command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+    }
 }
 
 fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {
