@@ -36,6 +36,8 @@ pub const REFRESH_USER: &str = "/v1/users/{key}/refresh";
 pub const TEST_PROVIDER: &str = "/v1/providers/{key}/test";
 /// The group of our kinds in rules.
 pub const API_GROUP: &str = "drover.io";
+/// Where a gateway says whose address a request came from; from anybody else it says nothing.
+pub const CLIENT: &str = "drover-client";
 /// Gateways that have not applied a change are named here (RFC 7234, section 5.5, as Kubernetes uses it).
 pub const WARNING: &str = "warning";
 

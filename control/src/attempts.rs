@@ -1,44 +1,96 @@
-//! Counts failed logins by name, so that a password cannot be guessed at the speed of the machine.
+//! Counts failed logins, so that a password cannot be guessed at the speed of the machine.
+//!
+//! By name and client, so that guesses from elsewhere make nobody wait; by client, whatever names it tries; and by
+//! name from everywhere, far higher, against guesses from very many clients.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failures of a name within a window, after which it has to wait for the window's end.
-const FAILURES_MAX: u32 = 10;
+/// Failures within a window, after which there is a wait for the window's end.
+const OF_NAME_AND_CLIENT: u32 = 10;
+const OF_CLIENT: u32 = 60;
+const OF_NAME: u32 = 300;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Names that are remembered: who floods with names of nobody's makes room for no more of them.
-const NAMES_MAX: usize = 10_000;
+/// Counts that are kept: each client adds at most so many a window as it may fail.
+const COUNTS_MAX: usize = 100_000;
 
 #[derive(Default)]
-pub(crate) struct Attempts(Mutex<HashMap<String, (Instant, u32)>>);
+pub(crate) struct Attempts(Mutex<HashMap<Counted, Count>>);
+
+/// Whose failures are counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Counted {
+    Both(String, Option<IpAddr>),
+    Client(Option<IpAddr>),
+    Name(String),
+}
+
+struct Count {
+    began: Instant,
+    failures: u32,
+}
+
+/// Who tries to be whom. Who came past the gateways is of no client.
+#[derive(Clone, Debug)]
+pub(crate) struct Try {
+    name: String,
+    client: Option<IpAddr>,
+}
+
+impl Try {
+    pub(crate) fn new(name: &str, client: Option<IpAddr>) -> Self {
+        // Of IPv6, a client has a whole /64 to itself.
+        let client = client.map(|client| match client.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        });
+        Self { name: name.to_owned(), client }
+    }
+
+    fn counted(&self) -> [(Counted, u32); 3] {
+        [
+            (Counted::Both(self.name.clone(), self.client), OF_NAME_AND_CLIENT),
+            (Counted::Client(self.client), OF_CLIENT),
+            (Counted::Name(self.name.clone()), OF_NAME),
+        ]
+    }
+}
 
 impl Attempts {
-    /// How long a name has to wait; none where it may try.
-    pub(crate) fn wait(&self, name: &str, now: Instant) -> Option<Duration> {
-        let attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (began, failures) = attempts.get(name)?;
-        let left = WINDOW.checked_sub(now.duration_since(*began))?;
-        (*failures >= FAILURES_MAX).then_some(left)
+    /// How long to wait; none where there may be a try.
+    pub(crate) fn wait(&self, who: &Try, now: Instant) -> Option<Duration> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = who.counted().into_iter().filter_map(|(counted, max)| {
+            let Count { began, failures } = counts.get(&counted)?;
+            let left = WINDOW.checked_sub(now.duration_since(*began))?;
+            (*failures >= max).then_some(left)
+        });
+        waits.max()
     }
 
-    pub(crate) fn failed(&self, name: &str, now: Instant) {
-        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if attempts.len() >= NAMES_MAX && !attempts.contains_key(name) {
-            attempts.retain(|_, (began, _)| now.duration_since(*began) < WINDOW);
-            if attempts.len() >= NAMES_MAX {
-                return;
+    pub(crate) fn failed(&self, who: &Try, now: Instant) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counted, _) in who.counted() {
+            if counts.len() >= COUNTS_MAX && !counts.contains_key(&counted) {
+                counts.retain(|_, count| now.duration_since(count.began) < WINDOW);
+                if counts.len() >= COUNTS_MAX {
+                    continue;
+                }
             }
+            let count = counts.entry(counted).or_insert(Count { began: now, failures: 0 });
+            if now.duration_since(count.began) >= WINDOW {
+                *count = Count { began: now, failures: 0 };
+            }
+            count.failures += 1;
         }
-        let (began, failures) = attempts.entry(name.to_owned()).or_insert((now, 0));
-        if now.duration_since(*began) >= WINDOW {
-            (*began, *failures) = (now, 0);
-        }
-        *failures += 1;
     }
 
-    pub(crate) fn succeeded(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    /// Of the name there. What its client failed at with other names still counts.
+    pub(crate) fn succeeded(&self, who: &Try) {
+        let [(both, _), ..] = who.counted();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&both);
     }
 }
 
@@ -46,31 +98,59 @@ impl Attempts {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_name_waits_after_too_many_failures_and_no_other_does() {
-        let (attempts, now) = (Attempts::default(), Instant::now());
-        for _ in 0..FAILURES_MAX {
-            assert_eq!(attempts.wait("zoe", now), None);
-            attempts.failed("zoe", now);
-        }
-        let later = now + WINDOW / 2;
-        assert_eq!(attempts.wait("zoe", later), Some(WINDOW / 2));
-        assert_eq!(attempts.wait("yan", later), None);
-        assert_eq!(attempts.wait("zoe", now + WINDOW + Duration::from_millis(1)), None);
-        attempts.failed("zoe", now + WINDOW);
-        assert_eq!(attempts.wait("zoe", now + WINDOW), None, "a new window counts anew");
-        attempts.succeeded("zoe");
-        assert!(attempts.0.lock().unwrap().is_empty());
+    fn of(name: &str, client: &str) -> Try {
+        Try::new(name, Some(client.parse().unwrap()))
     }
 
     #[test]
-    fn names_are_remembered_up_to_a_limit_and_forgotten_after_their_window() {
+    fn guesses_make_the_guesser_wait_and_not_whom_they_guess_at() {
         let (attempts, now) = (Attempts::default(), Instant::now());
-        for number in 0..=NAMES_MAX {
-            attempts.failed(&number.to_string(), now);
+        let guesser = of("zoe", "192.0.2.1");
+        for _ in 0..OF_NAME_AND_CLIENT {
+            assert_eq!(attempts.wait(&guesser, now), None);
+            attempts.failed(&guesser, now);
         }
-        assert_eq!(attempts.0.lock().unwrap().len(), NAMES_MAX);
-        attempts.failed("later", now + WINDOW);
-        assert_eq!(attempts.0.lock().unwrap().len(), 1);
+        let later = now + WINDOW / 2;
+        assert_eq!(attempts.wait(&guesser, later), Some(WINDOW / 2));
+        assert_eq!(attempts.wait(&of("zoe", "192.0.2.2"), later), None, "zoe herself, elsewhere");
+        assert_eq!(attempts.wait(&of("yan", "192.0.2.1"), later), None);
+        assert_eq!(attempts.wait(&guesser, now + WINDOW + Duration::from_millis(1)), None);
+        attempts.failed(&guesser, now + WINDOW);
+        assert_eq!(attempts.wait(&guesser, now + WINDOW), None, "a new window counts anew");
+        attempts.succeeded(&guesser);
+        assert_eq!(attempts.wait(&guesser, now + WINDOW), None);
+    }
+
+    #[test]
+    fn a_client_that_tries_many_names_waits_with_all_of_them() {
+        let (attempts, now) = (Attempts::default(), Instant::now());
+        for number in 0..OF_CLIENT {
+            // Addresses of one /64 are one client.
+            attempts.failed(&of(&number.to_string(), &format!("2001:db8::{number:x}")), now);
+        }
+        assert!(attempts.wait(&of("another", "2001:db8::ffff"), now).is_some());
+        assert_eq!(attempts.wait(&of("another", "2001:db8:0:1::1"), now), None);
+    }
+
+    #[test]
+    fn very_many_clients_at_one_name_make_it_wait() {
+        let (attempts, now) = (Attempts::default(), Instant::now());
+        for number in 0..OF_NAME {
+            let client = IpAddr::V4((0xc000_0000 + number).into());
+            attempts.failed(&Try::new("zoe", Some(client)), now);
+        }
+        assert!(attempts.wait(&of("zoe", "192.0.2.1"), now).is_some());
+        assert_eq!(attempts.wait(&of("yan", "192.0.2.1"), now), None);
+    }
+
+    #[test]
+    fn counts_are_kept_up_to_a_limit_and_forgotten_after_their_window() {
+        let (attempts, now) = (Attempts::default(), Instant::now());
+        for number in 0..=u32::try_from(COUNTS_MAX).unwrap() {
+            attempts.failed(&Try::new(&number.to_string(), Some(IpAddr::V4(number.into()))), now);
+        }
+        assert_eq!(attempts.0.lock().unwrap().len(), COUNTS_MAX);
+        attempts.failed(&of("later", "192.0.2.1"), now + WINDOW);
+        assert_eq!(attempts.0.lock().unwrap().len(), 3);
     }
 }

@@ -26,6 +26,7 @@ use subtle::ConstantTimeEq;
 use tracing::info;
 
 use crate::devices::Decision;
+use crate::listener::Client;
 use crate::rest::caller::Caller;
 use crate::rest::login::log_in;
 use crate::routes::{Control, Refused};
@@ -206,6 +207,7 @@ async fn revoke(
 
 async fn sign_in(
     State(control): State<Arc<Control>>,
+    client: Client,
     headers: HeaderMap,
     form: Result<Form<SignIn>, FormRejection>,
 ) -> Response {
@@ -214,7 +216,7 @@ async fn sign_in(
         return foreign();
     }
     let login = Login { provider: Some(provider), name: name.clone(), password };
-    match log_in(&control, &login).await {
+    match log_in(&control, &login, client).await {
         Ok(made) => {
             let token = made.secret.unwrap_or_default();
             let lasts = SystemTime::from(made.object.spec.expires_at).duration_since(SystemTime::now());

@@ -1,13 +1,16 @@
 //! Accepts gateways and what they relay: TLS, a certificate where the peer has one, HTTP/2 or HTTP/1.1.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::Extension;
+use axum::extract::{Extension, FromRequestParts};
+use axum::http::request::Parts;
 use drover_api::kinds::Process;
+use drover_api::rest;
 use drover_enrol::process_of;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -43,6 +46,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Who is at the other end, by its certificate; none has shown none.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer(pub Option<Process>);
+
+/// Where a request came from, as the gateway says that passed it on; none came past the gateways.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client(pub Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let by_gateway = matches!(parts.extensions.get(), Some(Peer(Some(Process::Gateway(_)))));
+        let said = parts.headers.get(rest::CLIENT).filter(|_| by_gateway);
+        Ok(Self(said.and_then(|address| address.to_str().ok()?.parse().ok())))
+    }
+}
 
 pub(crate) struct Listener {
     tcp: TcpListener,

@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use drover_api::kinds::{Directory as Kept, Provider};
 
+use crate::objects::{Objects, ObjectsError, Stored};
+
 mod ldap;
 
 /// A person as a directory knows one.
@@ -51,6 +53,26 @@ pub(crate) trait Directory: Send + Sync {
 
     /// Tries all that a login needs but a user's password, and says exactly what is wrong.
     async fn test(&self) -> Result<(), Unavailable>;
+}
+
+/// Why a provider's directory is not at hand.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotOpened {
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    #[error("the directory cannot be asked: {0}")]
+    Unavailable(#[from] Unavailable),
+    #[error("there is no provider {0:?}")]
+    Unknown(String),
+}
+
+/// A provider that is kept, and its directory.
+pub(crate) async fn find(objects: &Objects, name: &str) -> Result<(Provider, Box<dyn Directory>), NotOpened> {
+    let found = objects.get::<Provider>(name).await?;
+    let Stored { object, secret } = found.ok_or_else(|| NotOpened::Unknown(name.to_owned()))?;
+    let password = secret.map(|secret| secret.password).unwrap_or_default();
+    let directory = open(&object.spec, &password)?;
+    Ok((object.spec, directory))
 }
 
 /// The directory of a provider, with the password of who searches.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::objects::{ObjectsError, Stored};
 use crate::people::{self, NotTaken};
-use crate::providers::{self, Directory, Person, Unavailable};
+use crate::providers::{self, NotOpened, Person, Unavailable};
 use crate::routes::Control;
 
 /// So many of one directory's users are logged out by one round without a question.
@@ -22,6 +22,8 @@ pub(crate) enum NotRefreshed {
     Local,
     #[error(transparent)]
     Objects(#[from] ObjectsError),
+    #[error(transparent)]
+    NotOpened(#[from] NotOpened),
     #[error("the directory does not answer: {0}")]
     Unavailable(#[from] Unavailable),
 }
@@ -47,7 +49,7 @@ pub(crate) async fn run(control: Arc<Control>, interval: Duration, cancelled: Ca
 
 /// Everybody of a provider's who has a token.
 async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefreshed> {
-    let (provider, directory) = open(control, provider).await?;
+    let (provider, directory) = providers::find(&control.objects, provider).await?;
     let prefix = people::principal(&provider.name, "");
     let users = control.objects.list::<User>().await?.into_iter();
     let users: Vec<_> = {
@@ -80,19 +82,9 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
 pub(crate) async fn refresh_one(control: &Control, user: &User) -> Result<bool, NotRefreshed> {
     let split = user.principal.split_once(":user/").filter(|_| !people::is_local(user));
     let (name, id) = split.ok_or(NotRefreshed::Local)?;
-    let (provider, directory) = open(control, name).await?;
+    let (provider, directory) = providers::find(&control.objects, name).await?;
     let person = directory.find(id).await?;
     apply(control, &provider, &user.name, person.as_ref()).await
-}
-
-async fn open(control: &Control, name: &str) -> Result<(Provider, Box<dyn Directory>), NotRefreshed> {
-    let found = control.objects.get::<Provider>(name).await?;
-    let Some(Stored { object, secret }) = found else {
-        return Err(Unavailable(format!("there is no provider {name:?}")).into());
-    };
-    let password = secret.map(|secret| secret.password).unwrap_or_default();
-    let directory = providers::open(&object.spec, &password)?;
-    Ok((object.spec, directory))
 }
 
 async fn apply(

@@ -80,7 +80,7 @@ impl ProxyHttp for Proxy {
         };
         if let (Some(relay), Some(what)) = (&self.relay, relayed) {
             let relayed = match wanted(&session.req_header().headers) {
-                Ok(None) => relay.relay(what, session).await?,
+                Ok(None) => relay.relay(what, client(session), session).await?,
                 Ok(Some(_)) | Err(_) => Err(Refusal::ImpersonationMalformed(ImpersonationMalformed::NotHere)),
             };
             if let Err(refusal) = relayed {

@@ -2,9 +2,11 @@
 //!
 //! Nothing of a cluster's request path passes here: a control that is slow or gone stops none of it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use drover_api::rest;
 use drover_enrol::{Identity, Server};
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
@@ -97,6 +99,7 @@ impl Relay {
     pub(crate) async fn relay(
         &self,
         what: Relayed,
+        client: Option<IpAddr>,
         session: &mut Session,
     ) -> pingora::Result<Result<(), Refusal>> {
         let Some(target) = target(session.req_header()) else {
@@ -111,20 +114,22 @@ impl Relay {
         };
         drop(reading);
         let Ok(_place) = self.relayed.try_acquire() else { return Ok(Err(Refusal::Overloaded)) };
-        let answer = match timeout(ANSWER_TIMEOUT, self.ask(what, session.req_header(), target, body)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                debug!(error = format!("{error:#}"), "control is unreachable");
-                return Ok(Err(Refusal::ControlUnreachable));
-            }
-            Err(_) => return Ok(Err(Refusal::ControlUnreachable)),
-        };
+        let answer =
+            match timeout(ANSWER_TIMEOUT, self.ask(what, client, session.req_header(), target, body)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => {
+                    debug!(error = format!("{error:#}"), "control is unreachable");
+                    return Ok(Err(Refusal::ControlUnreachable));
+                }
+                Err(_) => return Ok(Err(Refusal::ControlUnreachable)),
+            };
         answer.pass_on(what, session).await.map(Ok)
     }
 
     async fn ask(
         &self,
         what: Relayed,
+        client: Option<IpAddr>,
         head: &RequestHeader,
         target: Uri,
         body: Bytes,
@@ -138,6 +143,9 @@ impl Relay {
             for value in head.headers.get_all(name) {
                 request = request.header(name, value);
             }
+        }
+        if let Some(client) = client {
+            request = request.header(rest::CLIENT, client.to_string());
         }
         let request = request.header(HOST, drover_api::enrolment::CONTROL_NAME);
         let response = sender.send_request(request.body(Full::new(body))?).await?;

@@ -17,10 +17,11 @@ use tracing::info;
 use super::caller::Caller;
 use super::tokens::Lasts;
 use super::{applied, tokens};
-use crate::objects::Stored;
+use crate::attempts::Try;
+use crate::listener::Client;
 use crate::passwords::PasswordRefused;
 use crate::people::{self, LOCAL, NotTaken, is_local};
-use crate::providers::{self, LoginRefused};
+use crate::providers::{self, Directory, LoginRefused, NotOpened};
 use crate::routes::{Control, Refused};
 
 /// Logins that directories see to at once.
@@ -28,40 +29,51 @@ static LOGINS: Semaphore = Semaphore::const_new(64);
 
 pub(super) async fn login(
     State(control): State<Arc<Control>>,
+    client: Client,
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Refused> {
     let Json(login) = body?;
-    let made = log_in(&control, &login).await?;
+    let made = log_in(&control, &login, client).await?;
     let revision = made.object.metadata.revision;
     Ok(applied(&control, revision, StatusCode::CREATED, made).await)
 }
 
 /// A token for whoever a name and a password are of.
-pub(crate) async fn log_in(control: &Control, login: &Login) -> Result<Created<Token>, Refused> {
+pub(crate) async fn log_in(
+    control: &Control,
+    login: &Login,
+    client: Client,
+) -> Result<Created<Token>, Refused> {
     let Login { provider, name, password } = login;
     match provider.as_deref() {
-        None | Some(LOCAL) => local(control, name, password).await,
-        Some(provider) => through(control, provider, name, password).await,
+        None | Some(LOCAL) => local(control, name, password, client).await,
+        Some(provider) => through(control, provider, name, password, client).await,
     }
 }
 
 /// As one of Drover's own users.
-async fn local(control: &Control, name: &str, password: &str) -> Result<Created<Token>, Refused> {
-    wait(control, name)?;
+async fn local(
+    control: &Control,
+    name: &str,
+    password: &str,
+    Client(client): Client,
+) -> Result<Created<Token>, Refused> {
+    let who = Try::new(name, client);
+    wait(control, name, &who)?;
     let found = control.objects.get::<User>(name).await?.filter(|found| is_local(&found.object.spec));
     let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
     let is = check_password(control, password, kept).await?;
     // One answer to all: who guesses learns nothing.
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
-        control.attempts.failed(name, Instant::now());
+        control.attempts.failed(&who, Instant::now());
         Refused::of(Status::failure(
             401,
             "Unauthorized",
             "the name or the password is wrong, or the user is disabled",
         ))
     })?;
-    control.attempts.succeeded(name);
+    control.attempts.succeeded(&who);
     let made = {
         let _writes = control.begin_write().await;
         tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), SystemTime::now())
@@ -77,10 +89,12 @@ async fn through(
     provider: &str,
     name: &str,
     password: &str,
+    Client(client): Client,
 ) -> Result<Created<Token>, Refused> {
     // Guesses are counted here first: a directory locks accounts, and anybody could have others' locked.
     let counted = format!("{provider}:{}", name.to_lowercase());
-    wait(control, &counted)?;
+    let who = Try::new(&counted, client);
+    wait(control, name, &who)?;
     let (provider, directory) = opened(control, provider).await?;
     let Ok(_login) = LOGINS.try_acquire() else {
         let message = "too many logins at once: try again in a moment";
@@ -91,13 +105,13 @@ async fn through(
         Err(refused) => {
             // A directory that does not answer says nothing about the password.
             if !matches!(refused, LoginRefused::Unavailable(_)) {
-                control.attempts.failed(&counted, Instant::now());
+                control.attempts.failed(&who, Instant::now());
             }
             info!(user = counted, %refused, "login refused");
             return Err(refused.into());
         }
     };
-    control.attempts.succeeded(&counted);
+    control.attempts.succeeded(&who);
     let made = {
         let _writes = control.begin_write().await;
         let known = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
@@ -113,18 +127,17 @@ async fn through(
 }
 
 /// A provider that is on, and its directory.
-pub(super) async fn opened(
-    control: &Control,
-    name: &str,
-) -> Result<(Provider, Box<dyn providers::Directory>), Refused> {
-    let found = control.objects.get::<Provider>(name).await?.filter(|found| !found.object.spec.disabled);
-    let Some(Stored { object, secret }) = found else {
+async fn opened(control: &Control, name: &str) -> Result<(Provider, Box<dyn Directory>), Refused> {
+    let unknown = || {
         let message = format!("there is no provider {name:?} to log in through");
-        return Err(Refused::of(Status::failure(401, "Unauthorized", message)));
+        Refused::of(Status::failure(401, "Unauthorized", message))
     };
-    let password = secret.map(|secret| secret.password).unwrap_or_default();
-    let directory = providers::open(&object.spec, &password).map_err(LoginRefused::from)?;
-    Ok((object.spec, directory))
+    match providers::find(&control.objects, name).await {
+        Ok((provider, directory)) if !provider.disabled => Ok((provider, directory)),
+        Ok(_) | Err(NotOpened::Unknown(_)) => Err(unknown()),
+        Err(NotOpened::Objects(error)) => Err(error.into()),
+        Err(NotOpened::Unavailable(unavailable)) => Err(LoginRefused::Unavailable(unavailable).into()),
+    }
 }
 
 impl From<LoginRefused> for Refused {
@@ -167,8 +180,8 @@ pub(super) async fn who_am_i(
 }
 
 /// Refuses a name with too many failures behind it.
-pub(super) fn wait(control: &Control, name: &str) -> Result<(), Refused> {
-    let Some(wait) = control.attempts.wait(name, Instant::now()) else { return Ok(()) };
+pub(super) fn wait(control: &Control, name: &str, who: &Try) -> Result<(), Refused> {
+    let Some(wait) = control.attempts.wait(who, Instant::now()) else { return Ok(()) };
     let message = format!("too many failed logins as {name:?}: try again in {} s", wait.as_secs() + 1);
     Err(Refused::of(Status::failure(429, "TooManyRequests", message)))
 }

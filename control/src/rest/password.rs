@@ -15,6 +15,8 @@ use drover_api::status::Status;
 use super::caller::Caller;
 use super::login::{check_password, wait};
 use super::{applied, field, seen};
+use crate::attempts::Try;
+use crate::listener::Client;
 use crate::objects::UserSecret;
 use crate::passwords;
 use crate::people::is_local;
@@ -24,6 +26,7 @@ use crate::routes::{Control, Refused};
 /// Whoever is logged in by the former password is not any more, but for the caller.
 pub(super) async fn change(
     State(control): State<Arc<Control>>,
+    Client(client): Client,
     Path(key): Path<String>,
     headers: HeaderMap,
     body: Result<Json<ChangePassword>, JsonRejection>,
@@ -42,10 +45,11 @@ pub(super) async fn change(
                 "one's own password is changed with the one that is",
             )));
         };
-        wait(&control, &key)?;
+        let who = Try::new(&key, client);
+        wait(&control, &key, &who)?;
         let kept = user.secret.as_ref().map(|secret| secret.password.as_str());
         if !check_password(&control, &current, kept).await? {
-            control.attempts.failed(&key, Instant::now());
+            control.attempts.failed(&who, Instant::now());
             return Err(Refused::of(Status::invalid("current", "is not the password")));
         }
     } else {

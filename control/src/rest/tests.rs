@@ -475,3 +475,27 @@ async fn all_tokens_of_a_user_end_at_once_by_themselves_or_by_a_rule() {
     assert_eq!(served.ask(&admin, "DELETE", "/v1/users/yan/tokens", None).await.0, 200);
     assert_eq!(served.ask(&yan, "GET", "/v1/self", None).await.0, 401);
 }
+
+#[tokio::test]
+async fn guesses_make_their_own_client_wait_and_only_a_gateway_says_which_one_it_is() {
+    let served = served().await;
+    served.user("zoe", &[]).await;
+    let login = async |client: &str, by_gateway: bool| {
+        let request = Request::post("/v1/login").header("content-type", "application/json");
+        let body = Body::from(json!({ "name": "zoe", "password": "guessed" }).to_string());
+        let mut request = request.header("drover-client", client).body(body).unwrap();
+        let peer = by_gateway.then(|| "gateway/g-1".to_owned().try_into().unwrap());
+        request.extensions_mut().insert(crate::listener::Peer(peer));
+        router().with_state(served.control.clone()).oneshot(request).await.unwrap().status().as_u16()
+    };
+    for _ in 0..10 {
+        assert_eq!(login("192.0.2.1", true).await, 401);
+    }
+    assert_eq!(login("192.0.2.1", true).await, 429);
+    assert_eq!(login("192.0.2.2", true).await, 401, "zoe herself, elsewhere");
+    // Whoever is no gateway may say what they like, and is one client.
+    for number in 0..10 {
+        assert_eq!(login(&format!("198.51.100.{number}"), false).await, 401);
+    }
+    assert_eq!(login("198.51.100.99", false).await, 429);
+}

@@ -18,6 +18,7 @@ use super::{Writes, applied, field, seen};
 use crate::objects::{Stored, UserName};
 use crate::people::is_local;
 use crate::placed::Place;
+use crate::providers::NotOpened;
 use crate::refresh::{self, NotRefreshed};
 use crate::routes::{Control, Refused};
 
@@ -108,8 +109,10 @@ impl From<NotRefreshed> for Refused {
         let message = error.to_string();
         match error {
             NotRefreshed::Local => Self::of(Status::failure(400, "BadRequest", message)),
-            NotRefreshed::Objects(error) => error.into(),
-            NotRefreshed::Unavailable(_) => Self::of(Status::failure(503, "ServiceUnavailable", message)),
+            NotRefreshed::Objects(error) | NotRefreshed::NotOpened(NotOpened::Objects(error)) => error.into(),
+            NotRefreshed::NotOpened(_) | NotRefreshed::Unavailable(_) => {
+                Self::of(Status::failure(503, "ServiceUnavailable", message))
+            }
         }
     }
 }
