@@ -2,7 +2,7 @@
 
 use drover_api::kinds::{Access, Binding, Kind, Object, Provider, Token, User};
 use drover_api::snapshot::{RESERVED_PREFIXES, USER_GROUPS_MAX};
-use drover_api::token;
+use drover_api::token::{self, TokenId};
 use drover_policy::Principal;
 use tracing::info;
 
@@ -77,13 +77,24 @@ pub(crate) async fn take_in(
     }
 }
 
-/// Ends what a person may do whom the directory lets in no more. The user stays: its principal and name are its own.
-pub(crate) async fn log_out(objects: &Objects, user: &Object<User>) -> Result<(), ObjectsError> {
+/// Deletes the tokens that are meant; their ids. Whoever calls it holds the lock of all writes.
+pub(crate) async fn end_tokens(
+    objects: &Objects,
+    is_meant: impl Fn(&Token) -> bool,
+) -> Result<Vec<TokenId>, ObjectsError> {
+    let mut ended = Vec::new();
     for token in objects.list::<Token>().await? {
-        if token.spec.user == user.spec.principal {
+        if is_meant(&token.spec) {
             objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
+            ended.push(token.spec.id);
         }
     }
+    Ok(ended)
+}
+
+/// Ends what a person may do whom the directory lets in no more. The user stays: its principal and name are its own.
+pub(crate) async fn log_out(objects: &Objects, user: &Object<User>) -> Result<(), ObjectsError> {
+    end_tokens(objects, |token| token.user == user.spec.principal).await?;
     if !user.spec.groups.is_empty() {
         let without = User { groups: Vec::new(), ..user.spec.clone() };
         objects.update(user.metadata.revision, &without, None).await?;
@@ -228,6 +239,9 @@ mod tests {
         objects.delete::<User>("zoe@corp", renamed.metadata.revision).await.unwrap();
         assert_eq!(take_in(None, &person("3", "zoe", &[])).await.unwrap().spec.name, "zoe-3@corp");
         assert_eq!(take_in(None, &person("1", "zoe", &[])).await.unwrap().spec.name, "zoe@corp");
+        let groups: Vec<_> = (0..=USER_GROUPS_MAX).map(|number| number.to_string()).collect();
+        let many = Person { groups, ..person("6", "many", &[]) };
+        assert!(matches!(take_in(None, &many).await, Err(NotTaken::TooManyGroups(_))));
         for unsound in [
             person("5", "system:admin", &[]),
             person("5", "Drover:x", &[]),

@@ -65,8 +65,7 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
         found.push(directory.find(id).await?);
     }
     let gone = found.iter().filter(|person| person.is_none()).count();
-    if gone > GONE_MAX && gone * 2 > users.len() {
-        // Rather a right that was taken away from who searches than half of a company.
+    if is_beyond_belief(gone, users.len()) {
         let message =
             format!("{gone} of {} users are gone at once: drover user refresh says so of one", users.len());
         return Err(Unavailable(message).into());
@@ -76,6 +75,11 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
     }
     info!(provider = provider.name, users = users.len(), gone, "users refreshed");
     Ok(())
+}
+
+/// Rather a right that was taken away from who searches than half of a company.
+fn is_beyond_belief(gone: usize, of: usize) -> bool {
+    gone > GONE_MAX && gone * 2 > of
 }
 
 /// One user, now. Whether the directory still lets them in.
@@ -109,6 +113,25 @@ async fn apply(
             info!(user = name, %refused, "the provider lets a user in no more");
             people::log_out(&control.objects, &user).await?;
             Ok(false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_many_gone_at_once_is_not_believed() {
+        for (gone, of, beyond) in [
+            (0, 0, false),
+            (GONE_MAX, GONE_MAX, false),
+            (11, 11, true),
+            (11, 21, true),
+            (11, 22, false),
+            (500, 999, true),
+        ] {
+            assert_eq!(is_beyond_belief(gone, of), beyond, "{gone} of {of}");
         }
     }
 }

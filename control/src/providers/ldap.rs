@@ -188,13 +188,27 @@ impl Ldap {
         self.config.group_base.as_deref().unwrap_or(&self.config.user_base)
     }
 
+    /// All that a filter finds, or none of it: a group is never left out in silence.
+    async fn groups(
+        &self,
+        searcher: &mut Connection,
+        filter: &str,
+        id: &'static str,
+    ) -> Result<Vec<Entry>, Unavailable> {
+        let found = searcher.search(self.group_base(), filter, &[id], GROUPS_MAX + 1).await?;
+        if found.len() > GROUPS_MAX {
+            return Err(Unavailable(format!("more than {GROUPS_MAX} groups at once: too many to read")));
+        }
+        Ok(found)
+    }
+
     async fn groups_in_chain(
         &self,
         searcher: &mut Connection,
         dn: &str,
     ) -> Result<BTreeSet<String>, Unavailable> {
         let filter = format!("(&(objectClass=group)(member:{IN_CHAIN}:={}))", ldap_escape(dn));
-        let found = searcher.search(self.group_base(), &filter, &["objectSid"], GROUPS_MAX).await?;
+        let found = self.groups(searcher, &filter, "objectSid").await?;
         Ok(found.iter().filter_map(Entry::sid).collect())
     }
 
@@ -216,7 +230,7 @@ impl Ldap {
                 let members: String = batch.iter().map(member).collect();
                 let filter =
                     format!("(&(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))(|{members}))");
-                for group in searcher.search(self.group_base(), &filter, &["entryUUID"], GROUPS_MAX).await? {
+                for group in self.groups(searcher, &filter, "entryUUID").await? {
                     if seen.insert(group.dn.clone()) {
                         ids.insert(group.text("entryUUID").ok_or_else(|| group.lacks("entryUUID"))?);
                         above.push(group.dn);

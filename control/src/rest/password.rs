@@ -19,7 +19,7 @@ use crate::attempts::Try;
 use crate::listener::Client;
 use crate::objects::UserSecret;
 use crate::passwords;
-use crate::people::is_local;
+use crate::people::{end_tokens, is_local};
 use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
@@ -60,12 +60,11 @@ pub(super) async fn change(
         let _writes = control.begin_write().await;
         let user = seen::<User>(&control, &caller, &key).await?.object;
         let object = control.objects.update(user.metadata.revision, &user.spec, Some(&secret)).await?;
-        for token in control.objects.list::<Token>().await? {
-            let logged_in = token.spec.kind == TokenKind::Login && token.spec.user == user.spec.principal;
-            if logged_in && token.spec.id != caller.token.spec.id {
-                control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
-            }
-        }
+        let other_logins = |token: &Token| {
+            let logged_in = token.kind == TokenKind::Login && token.user == user.spec.principal;
+            logged_in && token.id != caller.token.spec.id
+        };
+        end_tokens(&control.objects, other_logins).await?;
         object
     };
     caller.wrote("password changed", &object.spec);

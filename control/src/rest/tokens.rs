@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::caller::Caller;
 use super::{Writes, applied, field, seen};
+use crate::people::end_tokens;
 use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
@@ -148,16 +149,11 @@ pub(super) async fn revoke_all(
     if user.principal != caller.user.spec.principal {
         caller.may(&control, "DELETE", Token::PLURAL, None, &Place::Drover)?;
     }
-    let mut tokens = Vec::new();
-    {
+    let ended = {
         let _writes = control.begin_write().await;
-        for token in control.objects.list::<Token>().await? {
-            if token.spec.user == user.principal {
-                control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
-                tokens.push(token.spec.id.to_string());
-            }
-        }
-    }
+        end_tokens(&control.objects, |token| token.user == user.principal).await?
+    };
+    let tokens = ended.iter().map(ToString::to_string).collect();
     caller.wrote("all tokens revoked", &user);
     let revision = *control.objects.store().revision().borrow();
     Ok(applied(&control, revision, StatusCode::OK, Revoked { tokens }).await)

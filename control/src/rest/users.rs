@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use drover_api::kinds::{Binding, Kind, Object, Token, User};
+use drover_api::kinds::{Binding, Kind, Object, User};
 use drover_api::rest::{CreateUser, Created};
 use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::password::given_or_drawn;
 use super::{Writes, applied, field, seen};
 use crate::objects::{Stored, UserName};
-use crate::people::is_local;
+use crate::people::{end_tokens, is_local};
 use crate::placed::Place;
 use crate::providers::NotOpened;
 use crate::refresh::{self, NotRefreshed};
@@ -74,11 +74,7 @@ impl Writes for User {
             let gone = UserName { name: user.name.clone(), principal: user.principal.clone() };
             control.objects.create(&gone, None).await?;
         }
-        for token in control.objects.list::<Token>().await? {
-            if token.spec.user == user.principal {
-                control.objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
-            }
-        }
+        end_tokens(&control.objects, |token| token.user == user.principal).await?;
         for binding in control.objects.list::<Binding>().await? {
             if binding.spec.principal == user.principal {
                 control.objects.delete::<Binding>(binding.spec.key(), binding.metadata.revision).await?;
