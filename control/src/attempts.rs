@@ -16,8 +16,17 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Counts that are kept: each client adds at most so many a window as it may fail.
 const COUNTS_MAX: usize = 100_000;
 
+/// A full table is looked through no more often: it is every failure's lock.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
-pub(crate) struct Attempts(Mutex<HashMap<Counted, Count>>);
+pub(crate) struct Attempts(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    all: HashMap<Counted, Count>,
+    forgot: Option<Instant>,
+}
 
 /// Whose failures are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +72,7 @@ impl Attempts {
     pub(crate) fn wait(&self, who: &Try, now: Instant) -> Option<Duration> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = who.counted().into_iter().filter_map(|(counted, max)| {
-            let Count { began, failures } = counts.get(&counted)?;
+            let Count { began, failures } = counts.all.get(&counted)?;
             let left = WINDOW.checked_sub(now.duration_since(*began))?;
             (*failures >= max).then_some(left)
         });
@@ -73,13 +82,10 @@ impl Attempts {
     pub(crate) fn failed(&self, who: &Try, now: Instant) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (counted, _) in who.counted() {
-            if counts.len() >= COUNTS_MAX && !counts.contains_key(&counted) {
-                counts.retain(|_, count| now.duration_since(count.began) < WINDOW);
-                if counts.len() >= COUNTS_MAX {
-                    continue;
-                }
+            if !counts.all.contains_key(&counted) && !counts.has_room(now) {
+                continue;
             }
-            let count = counts.entry(counted).or_insert(Count { began: now, failures: 0 });
+            let count = counts.all.entry(counted).or_insert(Count { began: now, failures: 0 });
             if now.duration_since(count.began) >= WINDOW {
                 *count = Count { began: now, failures: 0 };
             }
@@ -90,7 +96,18 @@ impl Attempts {
     /// Of the name there. What its client failed at with other names still counts.
     pub(crate) fn succeeded(&self, who: &Try) {
         let [(both, _), ..] = who.counted();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&both);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).all.remove(&both);
+    }
+}
+
+impl Counts {
+    fn has_room(&mut self, now: Instant) -> bool {
+        let due = self.forgot.is_none_or(|forgot| now.duration_since(forgot) >= FORGOTTEN_AFTER);
+        if self.all.len() >= COUNTS_MAX && due {
+            self.all.retain(|_, count| now.duration_since(count.began) < WINDOW);
+            self.forgot = Some(now);
+        }
+        self.all.len() < COUNTS_MAX
     }
 }
 
@@ -149,8 +166,8 @@ mod tests {
         for number in 0..=u32::try_from(COUNTS_MAX).unwrap() {
             attempts.failed(&Try::new(&number.to_string(), Some(IpAddr::V4(number.into()))), now);
         }
-        assert_eq!(attempts.0.lock().unwrap().len(), COUNTS_MAX);
+        assert_eq!(attempts.0.lock().unwrap().all.len(), COUNTS_MAX);
         attempts.failed(&of("later", "192.0.2.1"), now + WINDOW);
-        assert_eq!(attempts.0.lock().unwrap().len(), 3);
+        assert_eq!(attempts.0.lock().unwrap().all.len(), 3);
     }
 }
