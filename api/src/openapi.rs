@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
-    Caller, ChangePassword, Created, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER, Revoked, SELF,
-    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    Caller, ChangePassword, Created, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX,
+    REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -20,6 +20,12 @@ pub fn describe() -> Value {
     let login = Operation::new("login", "Gets a token for a name and a password.");
     let login = login.takes::<Login>(&mut paths).gives::<Created<Token>>(&mut paths, 201).open();
     paths.add(LOGIN, "post", login);
+    let jwt = Operation::new(
+        "loginByJwt",
+        "Makes a JWT of a trusted issuer a token: it is shown as one from then on.",
+    );
+    let jwt = jwt.takes::<JwtLogin>(&mut paths).gives::<JwtShown>(&mut paths, 200).open();
+    paths.add(JWT, "post", jwt);
     let who = Operation::new("whoAmI", "Tells who the token's user is.").gives::<Caller>(&mut paths, 200);
     paths.add(SELF, "get", who);
     let change = Operation::new("changePassword", "Changes one's own password, or another's by a rule.");

@@ -13,9 +13,12 @@ use crate::kinds::{
     Binding, Cluster, Domain, Kind, Object, Process, Provider, RegistrationToken, Role, Token, TokenKind,
     TokenScope, User,
 };
+use crate::token::TokenId;
 
 pub const PREFIX: &str = "/v1";
 pub const LOGIN: &str = "/v1/login";
+/// Where a JWT of a trusted issuer is shown first: by a gateway, or ahead of time.
+pub const JWT: &str = "/v1/jwt";
 /// Who the caller is.
 pub const SELF: &str = "/v1/self";
 /// Of one user.
@@ -70,6 +73,22 @@ pub struct Login {
     pub provider: Option<String>,
     pub name: String,
     pub password: String,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwtLogin {
+    pub jwt: String,
+}
+
+/// A JWT that is known from now on: it is a token, and shown as one.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct JwtShown {
+    /// By which it is listed and revoked.
+    pub id: TokenId,
+    /// Name of the user.
+    pub user: String,
+    pub expires_at: Timestamp,
 }
 
 /// What a program is told (RFC 8628, 3.2).

@@ -22,6 +22,9 @@ const ID_CHARS: usize = 12;
 const SECRET_CHARS: usize = 43;
 /// Six characters of base 62 hold a CRC-32.
 const CHECKSUM_CHARS: usize = 6;
+/// Longest JWT that is looked at, in bytes: those of CI systems take about one KiB.
+pub const JWT_BYTES_MAX: usize = 16 << 10;
+const BASE32: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Length of every token.
@@ -90,6 +93,26 @@ impl Presented {
             return Err(TokenMalformed);
         }
         Ok(Self { id, hash: CredentialHash::of(text.as_bytes()) })
+    }
+}
+
+impl Presented {
+    /// A JWT, in the compact form of RFC 7515: known by its hash, as a token is, from its first use on.
+    pub fn of_jwt(text: &str) -> Result<Self, TokenMalformed> {
+        let sound = |part: &str| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        // Every header of one is a JSON object, whose first two bytes are `{"` and give these.
+        let is_jwt = text.len() <= JWT_BYTES_MAX
+            && text.starts_with("ey")
+            && text.split('.').count() == 3
+            && text.split('.').all(sound);
+        if !is_jwt {
+            return Err(TokenMalformed);
+        }
+        let hash = CredentialHash::of(text.as_bytes());
+        let id = hash.0.iter().take(ID_CHARS).map(|byte| char::from(BASE32[usize::from(byte % 32)]));
+        Ok(Self { id: TokenId(id.collect()), hash })
     }
 }
 
@@ -242,6 +265,23 @@ mod tests {
         for case in cases {
             assert!(Presented::parse(&case).is_err(), "{case:?}");
         }
+    }
+
+    #[test]
+    fn a_jwt_is_known_by_its_hash_and_nothing_else_is_one() {
+        let jwt = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln";
+        let presented = Presented::of_jwt(jwt).unwrap();
+        assert_eq!(presented.hash, CredentialHash::of(jwt.as_bytes()));
+        assert_eq!(TokenId::try_from(presented.id.to_string()), Ok(presented.id.clone()));
+        assert_ne!(Presented::of_jwt(&format!("{jwt}A")).unwrap().id, presented.id);
+        let long = format!("ey{}.a.a", "a".repeat(JWT_BYTES_MAX));
+        for unsound in [
+            "", "ey", "ey.a", "ey..a", "ey.a.", ".a.a", "ey.a.a.a", "ab.a.a", "ey.a.a=", "ey.a b.a",
+            "eyé.a.a", &long,
+        ] {
+            assert!(Presented::of_jwt(unsound).is_err(), "{unsound:?}");
+        }
+        assert!(Presented::of_jwt(generate().secret.expose()).is_err());
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use drover_api::kinds;
+
+mod provider;
+
+pub(crate) use provider::{AddIssuer, AddLdap, Provider};
 
 /// One door to all of your Kubernetes clusters.
 #[derive(Parser)]
@@ -114,104 +117,6 @@ pub(crate) struct Login {
     /// Authority of the gateway's certificate (PEM), where the system does not know it.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum Provider {
-    /// Let users of Active Directory or another LDAP server log in. It is tried first: what does not work is not kept.
-    AddLdap(Box<AddLdap>),
-    List,
-    /// Try one: its servers, who searches, and that users are found.
-    Test {
-        name: String,
-    },
-    /// Let nobody log in through it from here on; who is logged in stays so.
-    Disable {
-        name: String,
-    },
-    Enable {
-        name: String,
-    },
-    /// Forget one, of which no user and no binding is left.
-    Delete {
-        name: String,
-    },
-}
-
-#[derive(Args)]
-pub(crate) struct AddLdap {
-    /// What its users and groups are known by, such as ad: it does not change.
-    pub name: String,
-    /// ldaps://HOST, or ldap://HOST for StartTLS; repeat the flag for more, which are tried in this order.
-    #[arg(long = "server", required = true, value_name = "URL")]
-    pub servers: Vec<String>,
-    /// Authority of its certificates (PEM), where the system does not know it.
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t)]
-    pub schema: Schema,
-    /// Who searches: a DN, or in Active Directory also name@domain.
-    #[arg(long, value_name = "NAME")]
-    pub bind_name: String,
-    /// Read the password of who searches from the standard input.
-    #[arg(long)]
-    pub password_stdin: bool,
-    /// Where users are, such as DC=corp,DC=example.
-    #[arg(long, value_name = "DN")]
-    pub user_base: String,
-    /// Where groups are; by default where users are.
-    #[arg(long, value_name = "DN")]
-    pub group_base: Option<String>,
-    /// What users must match, such as (department=IT).
-    #[arg(long, value_name = "FILTER")]
-    pub user_filter: Option<String>,
-    /// What may stand before a name, as CORP in CORP\alice.
-    #[arg(long)]
-    pub domain: Option<String>,
-    #[arg(long, value_enum, default_value_t)]
-    pub access: Access,
-    /// Principal of a user or group that may log in; repeat the flag for more.
-    #[arg(long = "allow", value_name = "PRINCIPAL")]
-    pub allowed: Vec<String>,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-pub(crate) enum Schema {
-    /// sAMAccountName, objectSid, and nested groups by the matching rule in chain.
-    #[default]
-    ActiveDirectory,
-    /// uid and entryUUID, as OpenLDAP has them.
-    InetOrgPerson,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-pub(crate) enum Access {
-    /// Only who is allowed by name or group.
-    Required,
-    /// Those, and whoever has a role.
-    #[default]
-    Restricted,
-    /// Everybody whom the directory knows.
-    Unrestricted,
-}
-
-impl From<Schema> for kinds::Schema {
-    fn from(schema: Schema) -> Self {
-        match schema {
-            Schema::ActiveDirectory => Self::ActiveDirectory,
-            Schema::InetOrgPerson => Self::InetOrgPerson,
-        }
-    }
-}
-
-impl From<Access> for kinds::Access {
-    fn from(access: Access) -> Self {
-        match access {
-            Access::Required => Self::Required,
-            Access::Restricted => Self::Restricted,
-            Access::Unrestricted => Self::Unrestricted,
-        }
-    }
 }
 
 #[derive(Subcommand)]

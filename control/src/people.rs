@@ -10,6 +10,7 @@ use crate::objects::{Objects, ObjectsError, UserName};
 use crate::providers::Person;
 
 const DISPLAY_NAME_BYTES_MAX: usize = 256;
+const LOGIN_BYTES_MAX: usize = 64;
 /// The provider of Drover's own users.
 pub(crate) const LOCAL: &str = "local";
 /// Names that are tried for a new user before it gets none.
@@ -121,6 +122,17 @@ async fn is_let_in(
     })
 }
 
+/// Whether an account's name can be part of a user's.
+pub(crate) fn is_login(login: &str) -> bool {
+    let sound = |text: char| !text.is_control() && text != '/';
+    let lower = login.to_lowercase();
+    !login.is_empty()
+        && login.len() <= LOGIN_BYTES_MAX
+        && login.trim() == login
+        && login.chars().all(sound)
+        && !RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+}
+
 /// `alice@ad`, or where somebody else has or had that, `alice-2@ad` and on.
 async fn free_name(
     objects: &Objects,
@@ -128,14 +140,8 @@ async fn free_name(
     login: &str,
     principal: &str,
 ) -> Result<String, NotTaken> {
-    let sound = |text: char| !text.is_control() && text != '/';
     let unsound = || NotTaken::Name(login.to_owned());
-    if login.is_empty()
-        || login.len() > 64
-        || login.trim() != login
-        || !login.chars().all(sound)
-        || RESERVED_PREFIXES.iter().any(|prefix| login.to_lowercase().starts_with(prefix))
-    {
+    if !is_login(login) {
         return Err(unsound());
     }
     let drawn = format!("{login}-{}@{provider}", token::random_id());

@@ -2,10 +2,15 @@
 
 use async_trait::async_trait;
 use drover_api::kinds::{Directory as Kept, Provider};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::objects::{Objects, ObjectsError, Stored};
 
+pub(crate) mod jwt;
 mod ldap;
+pub(crate) mod web;
 
 /// A person as a directory knows one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub(crate) enum LoginRefused {
     Locked,
     #[error("the password has to be changed first, where it is managed")]
     MustChange,
+    #[error("nobody logs in through this provider with a password")]
+    NoPasswords,
     #[error("the password has expired: change it where it is managed")]
     PasswordExpired,
     #[error("the directory did not answer: {0}")]
@@ -45,8 +52,10 @@ pub(crate) struct Unavailable(pub String);
 
 #[async_trait]
 pub(crate) trait Directory: Send + Sync {
-    /// Who a name and a password are of.
-    async fn log_in(&self, name: &str, password: &str) -> Result<Person, LoginRefused>;
+    /// Who a name and a password are of, where people have one here.
+    async fn log_in(&self, _name: &str, _password: &str) -> Result<Person, LoginRefused> {
+        Err(LoginRefused::NoPasswords)
+    }
 
     /// The person of an id, without a password; none where there is no such person any more, or none who may log in.
     async fn find(&self, id: &str) -> Result<Option<Person>, Unavailable>;
@@ -78,6 +87,23 @@ pub(crate) async fn find(objects: &Objects, name: &str) -> Result<(Provider, Box
 /// The directory of a provider, with the password of who searches.
 pub(crate) fn open(provider: &Provider, password: &str) -> Result<Box<dyn Directory>, Unavailable> {
     match &provider.directory {
+        Kept::Jwt(issuer) => Ok(Box::new(jwt::Jwt::new(issuer.clone())?)),
         Kept::Ldap(ldap) => Ok(Box::new(ldap::Ldap::new(ldap.clone(), password.to_owned())?)),
     }
+}
+
+/// Trusts the authorities of a PEM, and no others.
+fn trusting(ca: &str) -> Result<ClientConfig, Unavailable> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        let certificate =
+            certificate.map_err(|error| Unavailable(format!("the authority is no PEM: {error}")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| Unavailable(format!("the authority cannot be used: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Unavailable("the authority's PEM has no certificate".to_owned()));
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }

@@ -14,8 +14,8 @@ use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
 use drover_api::rest::{
-    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF, Served,
-    TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
+    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, JWT, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF,
+    Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -28,6 +28,7 @@ use crate::store::{Expected, Revision, StoreError};
 mod access;
 pub(crate) mod caller;
 mod device;
+mod jwt;
 pub(crate) mod login;
 mod password;
 mod providers;
@@ -68,6 +69,7 @@ trait Writes: Served + Kept + Placed {
 pub(crate) fn router() -> Router<Arc<Control>> {
     Router::new()
         .route(LOGIN, post(login::login))
+        .route(JWT, post(jwt::log_in))
         .route(SELF, get(login::who_am_i))
         .route(openapi::PATH, get(async || Json(openapi::describe())))
         .route(DEVICE_AUTHORIZATION, post(device::begin))
@@ -197,6 +199,10 @@ async fn applied(control: &Control, revision: Revision, code: StatusCode, body: 
         }
     }
     response
+}
+
+fn unauthorized(message: &str) -> Refused {
+    Refused::of(Status::failure(401, "Unauthorized", message))
 }
 
 /// A field that has to be one of ours.

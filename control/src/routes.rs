@@ -23,6 +23,7 @@ use crate::console;
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentRefused};
 use crate::gateways::Gateways;
+use crate::issuers::Issuers;
 use crate::listener::Peer;
 use crate::objects::Objects;
 use crate::passwords::Passwords;
@@ -39,6 +40,7 @@ pub(crate) struct Control {
     pub passwords: Passwords,
     pub attempts: Attempts,
     pub devices: Devices,
+    pub issuers: Issuers,
     pub uses: Arc<Uses>,
     /// Where browsers reach the console; absent where there is none.
     pub console: Option<ConsoleUrl>,

@@ -18,6 +18,7 @@ use crate::config::{Command, Config, Files, Serve};
 use crate::devices::Devices;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
+use crate::issuers::{self, Issuers};
 use crate::listener::{self, Listener};
 use crate::objects::Objects;
 use crate::passwords::Passwords;
@@ -75,6 +76,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         passwords: Passwords::new(),
         attempts: Attempts::default(),
         devices: Devices::default(),
+        issuers: Issuers::default(),
         uses: uses.clone(),
         console: config.console_url,
         writes: Mutex::new(()),
@@ -96,6 +98,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     tasks.spawn(uses.run(cancelled.clone()));
     tasks.spawn(sweep::run(control.clone(), cancelled.clone()));
     tasks.spawn(refresh::run(control.clone(), config.refresh_interval, cancelled.clone()));
+    tasks.spawn(issuers::run(control.clone(), cancelled.clone()));
     let router = routes::router(control);
     tasks.spawn(listener.serve(router, connections.clone(), stopping.clone()));
 

@@ -20,9 +20,18 @@ pub(crate) enum CredentialRefused {
     Malformed,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Of Drover's own.
+    Token,
+    /// Of another issuer, which control may trust.
+    Jwt,
+}
+
 /// A credential as it was presented, and the whole of it, from which its proof key follows.
 #[derive(Debug)]
 pub(crate) struct Credential {
+    pub shape: Shape,
     pub presented: Presented,
     pub secret: Secret,
 }
@@ -70,8 +79,11 @@ fn basic(encoded: &str) -> Result<Credential, CredentialRefused> {
 }
 
 fn present(token: &str) -> Result<Credential, CredentialRefused> {
-    let presented = Presented::parse(token).map_err(|_| CredentialRefused::Malformed)?;
-    Ok(Credential { presented, secret: Secret::new(token.to_owned()) })
+    let (shape, presented) = match Presented::parse(token) {
+        Ok(presented) => (Shape::Token, presented),
+        Err(_) => (Shape::Jwt, Presented::of_jwt(token).map_err(|_| CredentialRefused::Malformed)?),
+    };
+    Ok(Credential { shape, presented, secret: Secret::new(token.to_owned()) })
 }
 
 /// The token among the WebSocket subprotocols. Kubernetes wants another subprotocol beside it.

@@ -18,6 +18,7 @@ mod follow;
 mod headers;
 mod identity;
 mod impersonate;
+mod jwts;
 mod listener;
 mod live;
 mod metrics;

@@ -16,9 +16,12 @@ use uuid::Uuid;
 
 use crate::admit::{ANSWER_TIMEOUT, Admission, Refused};
 use crate::audit::{Audit, Stage};
+use crate::authenticate::AuthenticationRefused;
+use crate::credential::{Shape, credential};
 use crate::dial::Dial;
 use crate::headers;
 use crate::impersonate::{ImpersonationMalformed, wanted};
+use crate::jwts::Jwts;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -51,6 +54,8 @@ pub(crate) struct Proxy {
     pub shares: Arc<Shares>,
     /// None where there is no control.
     pub relay: Option<Relay>,
+    /// The same.
+    pub jwts: Option<Jwts>,
 }
 
 #[async_trait]
@@ -89,7 +94,7 @@ impl ProxyHttp for Proxy {
             }
             return Ok(true);
         }
-        match self.begin(session.req_header(), request) {
+        match self.begin_known(session, request).await {
             Ok(in_flight) => {
                 request.state = State::Admitted(Box::new(in_flight));
                 Ok(false)
@@ -304,6 +309,22 @@ impl Proxy {
             _share: share,
             failure: None,
         })
+    }
+
+    /// As [`Self::begin`]; where a JWT is shown that the tables do not know, once more after its login.
+    async fn begin_known(&self, session: &Session, request: &Request) -> Result<InFlight, Box<Refused>> {
+        let begun = self.begin(session.req_header(), request);
+        let Err(refused) = &begun else { return begun };
+        let unknown = matches!(
+            refused.refusal,
+            Refusal::Authentication(AuthenticationRefused::Expired | AuthenticationRefused::Unknown)
+        );
+        let (true, Some(jwts)) = (unknown, &self.jwts) else { return begun };
+        match credential(&session.req_header().headers) {
+            Ok(shown) if shown.shape == Shape::Jwt => jwts.log_in(&shown, client(session)).await?,
+            Ok(_) | Err(_) => return begun,
+        }
+        self.begin(session.req_header(), request)
     }
 
     /// A session for the next attempt: reads wait a little for an agent that is expected back.

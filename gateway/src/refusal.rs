@@ -52,6 +52,7 @@ pub(crate) enum Refusal {
         part: String,
     },
     ImpersonationMalformed(ImpersonationMalformed),
+    Jwt(JwtRefused),
     Internal,
     /// The stream broke after the request may have reached the API server.
     Lost,
@@ -100,6 +101,15 @@ struct About {
     group: String,
     kind: String,
     name: String,
+}
+
+/// Why a JWT's first use was no login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JwtRefused {
+    /// By control, which says why.
+    Refused(String),
+    /// Control could not be asked, or its answer did not come in time.
+    Unanswered,
 }
 
 impl Refusal {

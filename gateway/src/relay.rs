@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use drover_api::rest;
-use drover_enrol::{Identity, Server};
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
     LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, WARNING, X_CONTENT_TYPE_OPTIONS,
@@ -15,17 +14,13 @@ use http::header::{
 };
 use http::{Method, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use crate::control;
+use crate::control::{Answer, Api};
 use crate::refusal::Refusal;
 
 /// Requests whose bodies are read at once, and those that are with control: who sends slowly takes no place there.
@@ -78,21 +73,14 @@ impl Relayed {
 }
 
 pub(crate) struct Relay {
-    server: Server,
-    identity: watch::Receiver<Identity>,
+    control: Api,
     reading: Semaphore,
     relayed: Semaphore,
 }
 
-/// An answer of control's whose body is still to come, on the connection that carries it.
-struct Answer {
-    response: http::Response<Incoming>,
-    _connection: AbortOnDropHandle<()>,
-}
-
 impl Relay {
-    pub(crate) fn new(server: Server, identity: watch::Receiver<Identity>) -> Self {
-        Self { server, identity, reading: Semaphore::new(READING_MAX), relayed: Semaphore::new(RELAYED_MAX) }
+    pub(crate) fn new(control: Api) -> Self {
+        Self { control, reading: Semaphore::new(READING_MAX), relayed: Semaphore::new(RELAYED_MAX) }
     }
 
     /// Answers the request with control's answer; an error is told before anything was answered.
@@ -123,7 +111,7 @@ impl Relay {
                 }
                 Err(_) => return Ok(Err(Refusal::ControlUnreachable)),
             };
-        answer.pass_on(what, session).await.map(Ok)
+        pass_on(answer, what, session).await.map(Ok)
     }
 
     async fn ask(
@@ -134,10 +122,6 @@ impl Relay {
         target: Uri,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
-        let identity = self.identity.borrow().clone();
-        let connection = control::connect(&self.server, &identity, b"http/1.1").await?;
-        let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
-        let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
         let mut request = http::Request::builder().method(&head.method).uri(target);
         for name in what.to_control() {
             for value in head.headers.get_all(name) {
@@ -148,38 +132,35 @@ impl Relay {
             request = request.header(rest::CLIENT, client.to_string());
         }
         let request = request.header(HOST, drover_api::enrolment::CONTROL_NAME);
-        let response = sender.send_request(request.body(Full::new(body))?).await?;
-        Ok(Answer { response, _connection: connection })
+        self.control.call(request.body(Full::new(body))?).await
     }
 }
 
-impl Answer {
-    async fn pass_on(self, what: Relayed, session: &mut Session) -> pingora::Result<()> {
-        let (parts, mut body) = self.response.into_parts();
-        let mut response = ResponseHeader::build(parts.status, Some(what.to_client().len() + 1))?;
-        for name in what.to_client() {
-            for value in parts.headers.get_all(name) {
-                response.append_header(name.clone(), value)?;
-            }
+/// Its connection stays with the answer until the body has ended.
+async fn pass_on(mut answer: Answer, what: Relayed, session: &mut Session) -> pingora::Result<()> {
+    let mut response = ResponseHeader::build(answer.head.status, Some(what.to_client().len() + 1))?;
+    for name in what.to_client() {
+        for value in answer.head.headers.get_all(name) {
+            response.append_header(name.clone(), value)?;
         }
-        match hyper::body::Body::size_hint(&body).exact() {
-            Some(length) => response.insert_header(http::header::CONTENT_LENGTH, length)?,
-            None => response.insert_header(http::header::TRANSFER_ENCODING, "chunked")?,
-        }
-        let bodyless = session.req_header().method == Method::HEAD;
-        session.write_response_header(Box::new(response), bodyless).await?;
-        if bodyless {
-            return Ok(());
-        }
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| pingora::Error::explain(pingora::ErrorType::ReadError, error.to_string()))?;
-            if let Ok(data) = frame.into_data() {
-                session.write_response_body(Some(data), false).await?;
-            }
-        }
-        session.write_response_body(None, true).await
     }
+    match hyper::body::Body::size_hint(&answer.body).exact() {
+        Some(length) => response.insert_header(http::header::CONTENT_LENGTH, length)?,
+        None => response.insert_header(http::header::TRANSFER_ENCODING, "chunked")?,
+    }
+    let bodyless = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(response), bodyless).await?;
+    if bodyless {
+        return Ok(());
+    }
+    while let Some(frame) = answer.body.frame().await {
+        let frame = frame
+            .map_err(|error| pingora::Error::explain(pingora::ErrorType::ReadError, error.to_string()))?;
+        if let Ok(data) = frame.into_data() {
+            session.write_response_body(Some(data), false).await?;
+        }
+    }
+    session.write_response_body(None, true).await
 }
 
 fn target(head: &RequestHeader) -> Option<Uri> {

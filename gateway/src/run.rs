@@ -15,11 +15,13 @@ use crate::admit::Admission;
 use crate::audit;
 use crate::config::Config;
 use crate::identity::Identities;
+use crate::jwts::Jwts;
 use crate::listener::certificates::Certificates;
 use crate::listener::{self, Listener};
 use crate::live::Live;
 use crate::metrics::{DURATION, DURATION_BUCKETS_S, Metrics};
 use crate::proxy::Proxy;
+use crate::relay::Relay;
 use crate::route::Names;
 use crate::sessions::Sessions;
 use crate::shares::{Most, Shares};
@@ -74,7 +76,7 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let names = Names { domain: config.domain.clone(), console: config.console_host.clone() };
     let uses = Arc::new(Uses::default());
     let admission = Admission::new(current.clone(), certificates.clone(), names, identities, uses.clone());
-    let relay = source.relay(&config);
+    let api = source.api(&config);
     let live = Arc::new(Live::default());
     let proxy = Proxy {
         admission,
@@ -86,7 +88,8 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
             of_user: config.user_requests_max,
             of_cluster: config.cluster_requests_max,
         }),
-        relay,
+        jwts: api.clone().map(|api| Jwts::new(api, current.clone())),
+        relay: api.map(Relay::new),
     };
     let tcp = listener::bind(config.listen).await?;
     let local_addr = tcp.local_addr()?;

@@ -11,9 +11,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::config::{Config, Files};
+use crate::control::Api;
 use crate::follow::Follower;
 use crate::metrics::Metrics;
-use crate::relay::Relay;
 use crate::snapshot::{Current, File};
 use crate::uses::Uses;
 
@@ -44,10 +44,10 @@ impl Source {
         Ok(Self::Control { keeper, follower: Box::new(follower) })
     }
 
-    /// What passes Drover's own API on to control.
-    pub(crate) fn relay(&self, config: &Config) -> Option<Relay> {
+    /// Control's API.
+    pub(crate) fn api(&self, config: &Config) -> Option<Api> {
         match self {
-            Self::Control { keeper, .. } => Some(Relay::new(config.control.clone()?, keeper.identity())),
+            Self::Control { keeper, .. } => Some(Api::new(config.control.clone()?, keeper.identity())),
             Self::Files { .. } => None,
         }
     }

@@ -1,5 +1,7 @@
 //! A directory that users come from, as a company has it already.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +40,52 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Directory {
+    /// Whoever signs JWTs for programs: a CI system, or a cluster for its service accounts.
+    Jwt(Jwt),
     /// Active Directory, or another LDAP server.
     Ldap(Ldap),
+}
+
+/// An issuer of JWTs (RFC 7519). Its keys tell it from others: many clusters have one `iss`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// What `iss` must be, exactly.
+    pub issuer: String,
+    /// What `aud` must hold: a name for Drover and for nothing else.
+    pub audience: String,
+    #[serde(default)]
+    pub keys: Keys,
+    /// Authorities that its server's certificate comes from, as PEM. Absent: those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Tried in this order: the first whose claims all match says who it is.
+    pub rules: Vec<JwtRule>,
+}
+
+/// Where an issuer's keys (RFC 7517) are from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// From where `<issuer>/.well-known/openid-configuration` says (OpenID Connect Discovery 1.0).
+    #[default]
+    Discovery,
+    /// These, as a JWK Set: of an issuer that control cannot reach.
+    Set(String),
+    /// From this URL, as a JWK Set.
+    Url(String),
+}
+
+/// Whose JWTs are whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwtRule {
+    /// The name of the identity: its principal is `<provider>:user/<name>`.
+    pub name: String,
+    /// Claims, each with the one value that matches: texts, numbers, true and false. Best are those that nobody else
+    /// can come to have: `repository_id` rather than `repository`. A name that begins with `/` is a JSON pointer
+    /// (RFC 6901): `/kubernetes.io/serviceaccount/uid`.
+    pub claims: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -38,6 +38,8 @@ impl Kind for Token {
 #[serde(rename_all = "snake_case")]
 pub enum TokenKind {
     Bot,
+    /// A JWT of an issuer that is trusted: whoever holds it shows the JWT itself.
+    Jwt,
     Kubeconfig,
     Login,
 }

@@ -30,6 +30,8 @@ pub(super) fn run(client: &Client, command: Binding, output: Output) -> anyhow::
 fn resolved(client: &Client, create: CreateBinding) -> anyhow::Result<rest::CreateBinding> {
     let CreateBinding { role, user, group, cluster, project, everywhere: _, name } = create;
     let principal = match (user, group) {
+        // Of somebody who has not logged in yet: no user's name has a '/'.
+        (Some(principal), _) if principal.contains(":user/") => principal,
         (Some(user), _) => client.read::<User>(&user)?.spec.principal,
         (None, group) => principal_of_group(&group.context("name a --user or a --group")?),
     };

@@ -1,11 +1,13 @@
 //! Directories that users come from.
 
-use anyhow::Context;
-use drover_api::kinds::{self, Access, Directory, Object};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use drover_api::kinds::{self, Access, Directory, JwtRule, Keys, Object};
 use drover_api::rest::CreateProvider;
 
 use super::password;
-use crate::args::{AddLdap, Output, Provider};
+use crate::args::{AddIssuer, AddLdap, Output, Provider};
 use crate::client::Client;
 use crate::output::{Columns, print};
 
@@ -14,12 +16,12 @@ const COLUMNS: Columns<Object<kinds::Provider>> = (&["NAME", "DIRECTORY", "SERVE
 pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow::Result<()> {
     match command {
         Provider::AddLdap(add) => add_ldap(client, *add),
+        Provider::AddIssuer(add) => add_issuer(client, *add),
+        Provider::SetRules { name, rules } => set_rules(client, &name, rules.rules),
         Provider::List => print(output, &client.list::<kinds::Provider>()?, COLUMNS),
         Provider::Test { name } => {
             client.test_provider(&name)?;
-            println!(
-                "Provider {name} works: its servers answer, who searches is let in, and users are found."
-            );
+            println!("Provider {name} works: what a login asks it for is there.");
             Ok(())
         }
         Provider::Disable { name } => set_disabled(client, &name, true),
@@ -34,12 +36,9 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
 
 fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {
     let password = password(add.password_stdin, &format!("Password of {}: ", add.bind_name))?;
-    let read = |file: &std::path::PathBuf| {
-        std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
-    };
     let ldap = kinds::Ldap {
         servers: add.servers,
-        ca: add.ca.as_ref().map(read).transpose()?,
+        ca: add.ca.as_deref().map(read).transpose()?,
         schema: add.schema.into(),
         bind_name: add.bind_name,
         user_base: add.user_base,
@@ -61,6 +60,49 @@ fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn add_issuer(client: &Client, add: AddIssuer) -> anyhow::Result<()> {
+    let keys = match (add.keys_url, add.keys_file) {
+        (Some(url), _) => Keys::Url(url),
+        (None, Some(file)) => Keys::Set(read(&file)?),
+        (None, None) => Keys::Discovery,
+    };
+    let jwt = kinds::Jwt {
+        issuer: add.issuer,
+        audience: add.audience.clone(),
+        keys,
+        ca: add.ca.as_deref().map(read).transpose()?,
+        rules: add.rules.rules,
+    };
+    let spec = kinds::Provider {
+        name: add.name.clone(),
+        disabled: false,
+        access: add.access.into(),
+        allowed: Vec::new(),
+        directory: Directory::Jwt(jwt),
+    };
+    client.create::<kinds::Provider>(&CreateProvider { spec, password: String::new() })?;
+    let AddIssuer { name, audience, .. } = add;
+    println!("Provider {name} added: its keys are known.");
+    println!("Next: give its identities roles (drover binding create --user {name}:user/NAME ...),");
+    println!("and let programs show JWTs for the audience {audience} as bearer tokens.");
+    Ok(())
+}
+
+fn set_rules(client: &Client, name: &str, rules: Vec<JwtRule>) -> anyhow::Result<()> {
+    let mut provider = client.read::<kinds::Provider>(name)?;
+    match &mut provider.spec.directory {
+        Directory::Jwt(issuer) => issuer.rules = rules,
+        Directory::Ldap(_) => bail!("{name} is no issuer of JWTs: it has no rules"),
+    }
+    client.replace(&provider)?;
+    println!("Provider {name} has new rules: JWTs that were shown before are looked at anew.");
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
+}
+
 fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<()> {
     let mut provider = client.read::<kinds::Provider>(name)?;
     provider.spec.disabled = disabled;
@@ -73,6 +115,7 @@ fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<(
 fn row(provider: &Object<kinds::Provider>) -> Vec<String> {
     let kinds::Provider { name, disabled, access, directory, .. } = &provider.spec;
     let (kind, servers) = match directory {
+        Directory::Jwt(issuer) => ("jwt", issuer.issuer.clone()),
         Directory::Ldap(ldap) => ("ldap", ldap.servers.join(",")),
     };
     let access = match access {

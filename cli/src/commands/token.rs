@@ -80,6 +80,7 @@ fn row(Listed { token, last_used_at }: &Listed) -> Vec<String> {
     let kinds::Token { id, user, kind, scope, expires_at, .. } = &token.spec;
     let kind = match kind {
         kinds::TokenKind::Bot => "bot",
+        kinds::TokenKind::Jwt => "jwt",
         kinds::TokenKind::Kubeconfig => "kubeconfig",
         kinds::TokenKind::Login => "login",
     };

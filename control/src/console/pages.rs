@@ -109,6 +109,7 @@ pub(super) fn home(
         let id = escaped(spec.id.as_str());
         let kind = match spec.kind {
             drover_api::kinds::TokenKind::Bot => "a script or machine",
+            drover_api::kinds::TokenKind::Jwt => "a JWT",
             drover_api::kinds::TokenKind::Kubeconfig => "a kubeconfig",
             drover_api::kinds::TokenKind::Login if spec.id.as_str() == own => "this browser",
             drover_api::kinds::TokenKind::Login => "a login",

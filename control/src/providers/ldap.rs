@@ -12,13 +12,11 @@ use async_trait::async_trait;
 use drover_api::kinds::{self, Schema};
 use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
 use ldap3::{LdapConnAsync, LdapConnSettings, LdapResult, Scope, SearchEntry, ldap_escape};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use super::{Directory, LoginRefused, Person, Unavailable};
+use super::{Directory, LoginRefused, Person, Unavailable, trusting};
 
 mod answers;
 mod sid;
@@ -59,7 +57,7 @@ struct Connection {
 
 impl Ldap {
     pub(super) fn new(config: kinds::Ldap, password: String) -> Result<Self, Unavailable> {
-        let tls = config.ca.as_deref().map(trusting).transpose()?;
+        let tls = config.ca.as_deref().map(trusting).transpose()?.map(Arc::new);
         Ok(Self { config, password, tls })
     }
 
@@ -404,21 +402,6 @@ impl Entry {
         let locked_for_good = self.text("pwdAccountLockedTime").is_some_and(|time| time == "000001010000Z");
         control & i64::from(ACCOUNT_DISABLED) == 0 && !expired && !locked_for_good
     }
-}
-
-fn trusting(ca: &str) -> Result<Arc<ClientConfig>, Unavailable> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-        let certificate =
-            certificate.map_err(|error| Unavailable(format!("the authority is no PEM: {error}")))?;
-        roots
-            .add(certificate)
-            .map_err(|error| Unavailable(format!("the authority cannot be used: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(Unavailable("the authority's PEM has no certificate".to_owned()));
-    }
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 impl From<Unavailable> for LoginRefused {

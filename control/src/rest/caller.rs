@@ -13,13 +13,10 @@ use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 use tracing::info;
 
+use super::unauthorized;
 use crate::authorizer::{Asked, NotAllowed};
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
-
-fn unauthorized(message: &str) -> Refused {
-    Refused::of(Status::failure(401, "Unauthorized", message))
-}
 
 /// How long a request waits for what was written before it to be published.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,7 +44,7 @@ impl Caller {
 
     pub(crate) async fn of_token(control: &Control, token: &str) -> Result<Self, Refused> {
         control.become_current().await;
-        let presented = Presented::parse(token).ok();
+        let presented = Presented::parse(token).or_else(|_| Presented::of_jwt(token)).ok();
         let presented = presented.ok_or_else(|| unauthorized("that is no token of Drover's"))?;
         let (now, state) = (SystemTime::now(), control.snapshots.state());
         // One answer to all: who guesses learns nothing.

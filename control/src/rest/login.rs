@@ -148,6 +148,7 @@ impl From<LoginRefused> for Refused {
             | LoginRefused::Disabled
             | LoginRefused::Locked
             | LoginRefused::MustChange
+            | LoginRefused::NoPasswords
             | LoginRefused::PasswordExpired
             | LoginRefused::Wrong => Status::failure(401, "Unauthorized", message),
             // What is wrong with it is for the log: it names hosts.

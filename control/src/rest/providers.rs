@@ -6,23 +6,25 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use drover_api::kinds::{Binding, Directory, Kind, Object, Provider, User};
+use drover_api::kinds::{Binding, Directory, Jwt, Keys, Kind, Object, Provider, User};
 use drover_api::rest::{CreateProvider, Created};
 use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
 use drover_policy::Principal;
+use openidconnect::IssuerUrl;
 use tokio::time::timeout;
 
 use super::caller::Caller;
 use super::{Writes, field, seen};
 use crate::objects::{ProviderSecret, Stored};
-use crate::people::LOCAL;
+use crate::people::{self, LOCAL, end_tokens};
 use crate::placed::Place;
 use crate::providers::{self, Unavailable};
 use crate::routes::{Control, Refused};
 
 const NAME_BYTES_MAX: usize = 32;
 const ALLOWED_MAX: usize = 1000;
+const RULES_MAX: usize = 1000;
 /// Of the whole test.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -58,10 +60,17 @@ impl Writes for Provider {
             let password = secret.as_ref().map(|secret| secret.password.as_str()).unwrap_or_default();
             try_out(&next, password).await?;
         }
+        if matches!(object.spec.directory, Directory::Jwt(_)) && next != object.spec {
+            end_jwts(control, &object.spec).await?;
+        }
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
 
     async fn before_delete(control: &Control, provider: &Self) -> Result<(), Refused> {
+        if matches!(provider.directory, Directory::Jwt(_)) {
+            // At once, whatever is left: nobody gets the name again before that is gone.
+            return end_jwts(control, provider).await;
+        }
         let left = left_of(control, &provider.name).await?;
         if left > 0 {
             let message =
@@ -70,6 +79,13 @@ impl Writes for Provider {
         }
         Ok(())
     }
+}
+
+/// Ends what an issuer's JWTs may do: those that hold by what it is next are known again from their next use on.
+async fn end_jwts(control: &Control, issuer: &Provider) -> Result<(), Refused> {
+    let prefix = format!("{}:", issuer.name);
+    end_tokens(&control.objects, |token| token.user.starts_with(&prefix)).await?;
+    Ok(())
 }
 
 /// Tries a provider that is kept, and changes nothing.
@@ -125,6 +141,7 @@ fn check(provider: &Provider) -> Result<(), Refused> {
         }
     }
     match &provider.directory {
+        Directory::Jwt(issuer) => check_issuer(name, issuer)?,
         Directory::Ldap(ldap) => {
             let with_tls = |server: &String| server.starts_with("ldaps://") || server.starts_with("ldap://");
             if ldap.servers.is_empty() || !ldap.servers.iter().all(with_tls) {
@@ -143,6 +160,46 @@ fn check(provider: &Provider) -> Result<(), Refused> {
             if ldap.user_base.is_empty() || ldap.bind_name.is_empty() {
                 return invalid("spec.directory.ldap", "needs user_base and bind_name");
             }
+        }
+    }
+    Ok(())
+}
+
+fn check_issuer(provider: &str, issuer: &Jwt) -> Result<(), Refused> {
+    let invalid = |field: &str, problem: &str| Err(Refused::of(Status::invalid(field, problem)));
+    let field = |name: &str| format!("spec.directory.jwt.{name}");
+    let is_url = |text: &str| text.starts_with("https://");
+    if issuer.issuer.is_empty() || IssuerUrl::new(issuer.issuer.clone()).is_err() {
+        return invalid(&field("issuer"), "must be a URL: the claim iss, exactly");
+    }
+    match &issuer.keys {
+        Keys::Discovery if !is_url(&issuer.issuer) => {
+            return invalid(
+                &field("keys"),
+                "are found at https:// only: give their URL, or the keys themselves",
+            );
+        }
+        Keys::Url(url) if !is_url(url) => return invalid(&field("keys.url"), "must be https://"),
+        Keys::Discovery | Keys::Set(_) | Keys::Url(_) => {}
+    }
+    if issuer.audience.is_empty() {
+        return invalid(&field("audience"), "must be a name for Drover and nothing else, such as drover");
+    }
+    if issuer.rules.is_empty() || issuer.rules.len() > RULES_MAX {
+        return invalid(&field("rules"), "must be 1 to 1000");
+    }
+    for rule in &issuer.rules {
+        let principal = people::principal(provider, &rule.name);
+        if !people::is_login(&rule.name) || Principal::parse(&principal).is_err() {
+            return invalid(&field("rules.name"), "must be the name of an identity, such as deploy");
+        }
+        if rule.claims.is_empty()
+            || rule.claims.iter().any(|(name, value)| name.is_empty() || value.is_empty())
+        {
+            return invalid(
+                &field("rules.claims"),
+                "must be claims with values: a rule without would match every JWT",
+            );
         }
     }
     Ok(())

@@ -21,6 +21,7 @@ use crate::authority::Authority;
 use crate::devices::Devices;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
+use crate::issuers::Issuers;
 use crate::objects::{Objects, UserSecret};
 use crate::passwords::Passwords;
 use crate::seal::Seal;
@@ -53,6 +54,7 @@ pub(crate) async fn served() -> Served {
         passwords: Passwords::new(),
         attempts: Attempts::default(),
         devices: Devices::default(),
+        issuers: Issuers::default(),
         uses,
         console: Some("https://console.test:8443".parse().unwrap()),
         writes: Mutex::new(()),

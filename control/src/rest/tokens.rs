@@ -21,7 +21,7 @@ use crate::routes::{Control, Refused};
 
 const DAY: u64 = 24 * 3600;
 /// Tokens of one user: a loop in a script is noticed before the store is full of them.
-const TOKENS_PER_USER_MAX: usize = 1000;
+pub(super) const TOKENS_PER_USER_MAX: usize = 1000;
 
 /// Shortest idle limit.
 const IDLE_MIN_S: u64 = 3600;
@@ -35,9 +35,11 @@ pub(crate) struct Lasts {
 }
 
 /// How long a token of a kind lasts: usually, and at most.
-fn lifetimes(kind: TokenKind) -> (u64, u64) {
+pub(super) fn lifetimes(kind: TokenKind) -> (u64, u64) {
     match kind {
         TokenKind::Bot => (90 * DAY, 365 * DAY),
+        // As long as its issuer says, and then from the beginning: issuers' keys and rules change.
+        TokenKind::Jwt => (DAY, DAY),
         TokenKind::Kubeconfig => (30 * DAY, 90 * DAY),
         TokenKind::Login => (DAY / 2, DAY / 2),
     }
@@ -95,8 +97,14 @@ impl Writes for Token {
         create: CreateToken,
     ) -> Result<Created<Self>, Refused> {
         let CreateToken { kind, scope, lifetime_s, idle_s, user } = create;
-        if kind == TokenKind::Login {
-            return Err(Refused::of(Status::invalid("kind", "a login's token comes from a login")));
+        match kind {
+            TokenKind::Bot | TokenKind::Kubeconfig => {}
+            TokenKind::Jwt => {
+                return Err(Refused::of(Status::invalid("kind", "a JWT is a token from its first use on")));
+            }
+            TokenKind::Login => {
+                return Err(Refused::of(Status::invalid("kind", "a login's token comes from a login")));
+            }
         }
         if let TokenScope::Clusters(ids) = &scope {
             let state = control.snapshots.state();

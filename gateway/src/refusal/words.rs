@@ -5,7 +5,7 @@ use std::time::Duration;
 use drover_api::identity::GROUPS_SENT_MAX;
 use drover_tunnel::{Delivered, StreamRefusal};
 
-use super::{Refusal, Rendered, forbidden, rendered};
+use super::{JwtRefused, Refusal, Rendered, forbidden, rendered};
 use crate::authenticate::AuthenticationRefused;
 use crate::credential::CredentialRefused;
 use crate::headers::HeadersRefused;
@@ -70,6 +70,16 @@ impl Refusal {
                     "TooManyRequests",
                     "UserBusy",
                     format!("too many requests of the user run in {named} at once"),
+                )
+            },
+            Self::Jwt(JwtRefused::Refused(message)) => rendered(401, "Unauthorized", "JwtRefused", message),
+            Self::Jwt(JwtRefused::Unanswered) => Rendered {
+                retry_after: Some(RETRY_AFTER_FULL),
+                ..rendered(
+                    503,
+                    "ServiceUnavailable",
+                    "JwtUnanswered",
+                    "control does not answer, and the JWT was not used before: those that were go on",
                 )
             },
             Self::ControlUnreachable => rendered(
@@ -286,6 +296,8 @@ mod tests {
             Refusal::Impersonation { user: "zoe".to_owned(), part: "user \"yan\"".to_owned() },
             Refusal::ImpersonationMalformed(ImpersonationMalformed::UserAbsent),
             Refusal::IdentityTooLarge,
+            Refusal::Jwt(JwtRefused::Refused("m".to_owned())),
+            Refusal::Jwt(JwtRefused::Unanswered),
             Refusal::Internal,
             Refusal::Lost,
             Refusal::MethodUnknown,

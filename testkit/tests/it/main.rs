@@ -18,6 +18,7 @@ mod hostile_corpus;
 mod hostile_gateway;
 mod http2;
 mod isolation;
+mod jwts;
 mod kubectl;
 mod kubectl_matrix;
 mod loadtest;
