@@ -53,7 +53,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Cluster(Cluster),
     /// Print the login's token for kubectl, which asks for it by the contexts that kubeconfig wrote.
-    Credential,
+    Credential(Ci),
     /// Write contexts for kubectl: one for each cluster, named as it.
     Kubeconfig(Kubeconfig),
     /// Tokens for scripts and machines.
@@ -157,6 +157,27 @@ pub(crate) struct Import {
     pub constrained_impersonation: bool,
 }
 
+/// Of programs in CI systems and clusters, which have a JWT and no login.
+#[derive(Args)]
+pub(crate) struct Ci {
+    /// Use a JWT of an issuer that Drover trusts, and not the login: of --jwt-file, of the variable DROVER_JWT, or of
+    /// GitHub Actions.
+    #[arg(long)]
+    pub ci: bool,
+    /// The server; by default that of the login.
+    #[arg(long, value_name = "URL", requires = "ci")]
+    pub server: Option<String>,
+    /// Authority of its certificate (PEM), where the system does not know it.
+    #[arg(long, value_name = "FILE", requires = "ci")]
+    pub ca: Option<PathBuf>,
+    /// File of the JWT, such as a projected service account token.
+    #[arg(long, value_name = "FILE", requires = "ci")]
+    pub jwt_file: Option<PathBuf>,
+    /// The audience that GitHub Actions are asked for.
+    #[arg(long, default_value = "drover", requires = "ci")]
+    pub audience: String,
+}
+
 #[derive(Args)]
 pub(crate) struct Kubeconfig {
     /// Clusters; by default all.
@@ -169,11 +190,13 @@ pub(crate) struct Kubeconfig {
     pub print: bool,
     /// Put a token of its own into the file, for machines without this program: it works until it ends or is revoked,
     /// whoever is logged in.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ci")]
     pub token: bool,
     /// How long that token lasts, such as 12h or 30d.
     #[arg(long, value_parser = lifetime, requires = "token")]
     pub lifetime: Option<Duration>,
+    #[command(flatten)]
+    pub ci: Ci,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

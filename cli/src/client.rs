@@ -7,8 +7,8 @@ use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, User};
 use drover_api::rest::{
     CLIENT_ID, ChangePassword, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT, DEVICE_TOKEN,
-    DeviceAuthorization, DeviceError, DeviceToken, LOGIN, List, Login, PASSWORD, PREFIX, REFRESH_USER,
-    Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    DeviceAuthorization, DeviceError, DeviceToken, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD,
+    PREFIX, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -54,6 +54,15 @@ impl Client {
 
     pub(crate) fn login(&self, login: &Login) -> anyhow::Result<Created<drover_api::kinds::Token>> {
         self.send("POST", LOGIN, Some(login))
+    }
+
+    /// Makes the JWT that is shown as a token known to gateways.
+    pub(crate) fn show_jwt(&self) -> anyhow::Result<JwtShown> {
+        let jwt = self.token.clone().unwrap_or_default();
+        let login = JwtLogin { jwt };
+        // It is no token yet.
+        let without = Self { agent: self.agent.clone(), server: self.server.clone(), token: None };
+        without.send("POST", JWT, Some(&login))
     }
 
     pub(crate) fn who_am_i(&self) -> anyhow::Result<drover_api::rest::Caller> {
@@ -181,7 +190,7 @@ fn path<K: Kind>(key: Option<&str>) -> String {
 }
 
 /// A key as one segment of a path.
-fn encoded(key: &str) -> String {
+pub(crate) fn encoded(key: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     key.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

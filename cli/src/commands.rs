@@ -11,6 +11,7 @@ use crate::config::Kept;
 
 mod agent;
 mod binding;
+mod ci;
 mod cluster;
 mod credential;
 mod kubeconfig;
@@ -31,8 +32,14 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Whoami => login::who_am_i(&client()?, output),
         Command::Password { password_stdin } => login::change_password(&client()?, password_stdin),
         Command::Cluster(command) => cluster::run(&logged_in(kept()?)?, command, output),
-        Command::Credential => credential::run(config.as_deref()),
-        Command::Kubeconfig(command) => kubeconfig::run(&logged_in(kept()?)?, config.as_deref(), command),
+        Command::Credential(command) if command.ci => ci::print(&command, kept()?.config),
+        Command::Credential(_) => credential::run(config.as_deref()),
+        Command::Kubeconfig(command) if command.ci.ci => {
+            kubeconfig::run(&ci::config(&command.ci, kept()?.config)?, config.as_deref(), command)
+        }
+        Command::Kubeconfig(command) => {
+            kubeconfig::run(&logged_in(kept()?)?.config, config.as_deref(), command)
+        }
         Command::Token(command) => token::run(&client()?, command, output),
         Command::User(command) => user::run(&client()?, command, output),
         Command::Provider(command) => provider::run(&client()?, command, output),

@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use drover_api::kinds::{Cluster, Kind, Object, Provider, Token};
+use drover_api::kinds::{Cluster, Kind, Object, Provider, Token, TokenKind};
 use drover_api::rest::Login;
 use drover_api::status::Status;
 use serde::Deserialize;
@@ -125,6 +125,10 @@ impl Signed {
     async fn of(control: &Control, headers: &HeaderMap) -> Option<Self> {
         let token = cookie(headers)?;
         let caller = Caller::of_token(control, token).await.ok()?;
+        // What a session grants is a login: nothing that lasts shorter, or can do less, comes to one.
+        if caller.token.spec.kind != TokenKind::Login {
+            return None;
+        }
         Some(Self { caller, csrf: csrf(token) })
     }
 

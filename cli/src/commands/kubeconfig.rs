@@ -10,13 +10,16 @@ use drover_api::rest::CreateToken;
 use serde_json::{Value, json};
 
 use super::token::scope;
-use crate::args::Kubeconfig;
+use crate::args::{Ci, Kubeconfig};
 use crate::client::Client;
-use crate::config::Kept;
+use crate::config::Config;
 use crate::files;
 
-pub(super) fn run(kept: &Kept, config: Option<&Path>, command: Kubeconfig) -> anyhow::Result<()> {
-    let client = Client::new(&kept.config)?;
+pub(super) fn run(known: &Config, file_of_config: Option<&Path>, command: Kubeconfig) -> anyhow::Result<()> {
+    let client = Client::new(known)?;
+    if command.ci.ci {
+        client.show_jwt()?;
+    }
     let mut clusters: Vec<_> =
         client.list::<Cluster>()?.into_iter().map(|cluster| cluster.spec.name).collect();
     if let Some(unknown) = command.clusters.iter().find(|name| !clusters.contains(name)) {
@@ -36,14 +39,11 @@ pub(super) fn run(kept: &Kept, config: Option<&Path>, command: Kubeconfig) -> an
     };
     // Read first: a token that goes nowhere would have to be revoked.
     let before: Value = parse(&before).context("the kubeconfig is malformed")?;
-    let credential = if command.token { token(&client, &command)? } else { plugin(config)? };
-    let user = format!("{}@{}", caller.user.spec.name, kept.config.server_address()?);
-    let ours = Ours {
-        server: kept.config.server()?,
-        ca: kept.config.ca.as_deref(),
-        user: &user,
-        credential: &credential,
-    };
+    let credential =
+        if command.token { token(&client, &command)? } else { plugin(file_of_config, &command.ci)? };
+    let user = format!("{}@{}", caller.user.spec.name, known.server_address()?);
+    let ours =
+        Ours { server: known.server()?, ca: known.ca.as_deref(), user: &user, credential: &credential };
     let merged = merged(before, &ours, &clusters)?;
     let text = serde_yaml_ng::to_string(&merged)?;
     match file {
@@ -70,12 +70,20 @@ fn token(client: &Client, command: &Kubeconfig) -> anyhow::Result<Value> {
 }
 
 /// How kubectl gets the login's token: from this program, wherever it is.
-fn plugin(config: Option<&Path>) -> anyhow::Result<Value> {
+fn plugin(config: Option<&Path>, ci: &Ci) -> anyhow::Result<Value> {
     let program = std::env::current_exe().context("failed to find out where this program is")?;
     let mut arguments = vec!["credential".to_owned()];
     if let Some(config) = config {
         let config = std::path::absolute(config)?;
         arguments.extend(["--config".to_owned(), config.display().to_string()]);
+    }
+    if ci.ci {
+        arguments.extend(["--ci".to_owned(), format!("--audience={}", ci.audience)]);
+        arguments.extend(ci.server.iter().map(|server| format!("--server={server}")));
+        for (flag, file) in [("--ca", &ci.ca), ("--jwt-file", &ci.jwt_file)] {
+            let file = file.as_ref().map(std::path::absolute).transpose()?;
+            arguments.extend(file.map(|file| format!("{flag}={}", file.display())));
+        }
     }
     Ok(json!({ "exec": {
         "apiVersion": "client.authentication.k8s.io/v1",

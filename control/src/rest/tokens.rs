@@ -97,6 +97,10 @@ impl Writes for Token {
         create: CreateToken,
     ) -> Result<Created<Self>, Refused> {
         let CreateToken { kind, scope, lifetime_s, idle_s, user } = create;
+        if caller.token.spec.kind == TokenKind::Jwt {
+            let message = "a JWT makes no tokens: they would outlive what its issuer says";
+            return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+        }
         match kind {
             TokenKind::Bot | TokenKind::Kubeconfig => {}
             TokenKind::Jwt => {

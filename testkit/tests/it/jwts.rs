@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use drover_testkit::client::{Client, status};
+use drover_testkit::control_plane;
 use drover_testkit::fleet::output;
 use drover_testkit::process::until;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::control::{Installed, installed};
 use crate::request_path::body as body_of;
@@ -78,6 +79,32 @@ async fn a_service_accounts_jwt_is_who_its_claims_say_and_goes_with_its_issuer()
     assert!(listed.contains("jwt"), "{listed}");
     let users = installed.says(&["user", "list"]).await.unwrap();
     assert!(users.contains("runner@ci") && users.contains("ci:user/runner"), "{users}");
+
+    // The job's own kubectl, with its JWT in a file.
+    let job = folder("jwts-job");
+    let (file, kubeconfig) = (job.join("jwt"), job.join("kubeconfig"));
+    std::fs::write(&file, minted(account, "drover", "1h").await).unwrap();
+    let mut write = installed.installation.person("job").drover(["kubeconfig", "--ci", "--server"]);
+    write.arg(installed.installation.url()).arg("--ca").arg(installed.installation.data().join("ca.crt"));
+    write.arg("--jwt-file").arg(&file).arg("--kubeconfig").arg(&kubeconfig);
+    soon(output(&mut write)).await.unwrap();
+    let kubectl = || control_plane::kubectl(&control_plane::binaries().unwrap(), &kubeconfig);
+    let said = soon(output(kubectl().args(["--context", "builds", "get", "configmaps", "-o", "name"]))).await;
+    assert!(said.unwrap().contains("kube-root-ca.crt"));
+    let refused = soon(output(kubectl().args(["--context", "builds", "get", "secrets"]))).await.unwrap_err();
+    assert!(refused.to_string().contains("User \"runner@ci\" cannot list resource"), "{refused}");
+    std::fs::write(&file, minted("default", "drover", "1h").await).unwrap();
+    let refused =
+        soon(output(kubectl().args(["--context", "builds", "get", "configmaps"]))).await.unwrap_err();
+    assert!(refused.to_string().contains("no rule of the provider \"ci\" matches"), "{refused}");
+    // What outlives its JWT is not made by it.
+    let create = json!({ "kind": "bot", "scope": "all" }).to_string();
+    let (head, length) = ("POST /v1/tokens HTTP/1.1\r\nHost: localhost", create.len());
+    let create = format!(
+        "{head}\r\nAuthorization: Bearer {another}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{create}"
+    );
+    let refused = soon(client.raw(create.as_bytes())).await.unwrap();
+    assert!(status(&refused).unwrap() == 403 && refused.contains("a JWT makes no tokens"), "{refused}");
 
     // Of another account, for another audience, changed, and not of the issuer.
     let default = minted("default", "drover", "1h").await;
