@@ -10,7 +10,7 @@ mod user;
 
 pub use binding::{Binding, Domain};
 pub use cluster::Cluster;
-pub use provider::{Access, Directory, Jwt, JwtRule, Keys, Ldap, Provider, Schema};
+pub use provider::{Access, Directory, Github, Jwt, JwtRule, Keys, Ldap, Oidc, Provider, Schema};
 pub use registration::{Process, ProcessMalformed, RegistrationToken};
 pub use role::{Effect, Role, Rule};
 pub use token::{Token, TokenKind, TokenScope};

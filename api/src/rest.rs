@@ -157,7 +157,8 @@ pub struct CreateUser {
 #[serde(deny_unknown_fields)]
 pub struct CreateProvider {
     pub spec: Provider,
-    /// Of who searches. It is never shown.
+    /// Of who searches; of an OpenID Provider and of GitHub, the client's secret. It is never shown.
+    #[serde(default)]
     pub password: String,
 }
 

@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use drover_api::kinds::{Cluster, Kind, Object, Provider, Token, TokenKind};
+use drover_api::kinds::{Cluster, Directory, Kind, Object, Provider, Token, TokenKind};
 use drover_api::rest::Login;
 use drover_api::status::Status;
 use serde::Deserialize;
@@ -31,9 +31,10 @@ use crate::rest::caller::Caller;
 use crate::rest::login::log_in;
 use crate::routes::{Control, Refused};
 
+pub(crate) mod away;
 mod pages;
 
-use pages::{Notice, Session};
+use pages::{Notice, Session, Ways};
 
 const HOME: &str = "/console";
 pub(crate) const DEVICE: &str = "/console/device";
@@ -60,11 +61,13 @@ const SHOWN_MAX: usize = 1000;
 
 pub(crate) fn router() -> Router<Arc<Control>> {
     Router::new()
-        .route("/", get(async || go(HOME, None)))
+        .route("/", get(async || go(HOME)))
         .route(HOME, get(home))
         .route(DEVICE, get(device).post(decide))
         .route(REVOKE, post(revoke))
         .route(SIGN_IN, post(sign_in))
+        .route(away::AWAY, get(away::go))
+        .route(away::CALLBACK, get(away::callback))
         .route(SIGN_OUT, post(sign_out))
         .route(STYLE, get(async || ([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLES)))
         .layer(map_response(async |mut response: Response| {
@@ -123,7 +126,7 @@ struct Signed {
 
 impl Signed {
     async fn of(control: &Control, headers: &HeaderMap) -> Option<Self> {
-        let token = cookie(headers)?;
+        let token = cookie(headers, SESSION_COOKIE)?;
         let caller = Caller::of_token(control, token).await.ok()?;
         // What a session grants is a login: nothing that lasts shorter, or can do less, comes to one.
         if caller.token.spec.kind != TokenKind::Login {
@@ -204,7 +207,7 @@ async fn revoke(
         Err(_) => Notice::Problem("The token was not revoked: try again in a moment.".to_owned()),
     };
     if signed.caller.token.spec.id.as_str() == id {
-        return go(HOME, None);
+        return go(HOME);
     }
     shown(&control, &signed, &notice).await
 }
@@ -225,13 +228,9 @@ async fn sign_in(
             let token = made.secret.unwrap_or_default();
             let lasts = SystemTime::from(made.object.spec.expires_at).duration_since(SystemTime::now());
             let lasts = lasts.unwrap_or_default().as_secs();
-            let next = if user_code.is_empty() {
-                HOME.to_owned()
-            } else {
-                let letters: String = user_code.chars().filter(char::is_ascii_alphanumeric).collect();
-                format!("{DEVICE}?user_code={letters}")
-            };
-            go(&next, Some(&format!("{SESSION_COOKIE}={token}; Max-Age={lasts}")))
+            let mut response = go(&after(&user_code));
+            session_cookie(&mut response, &token, lasts);
+            response
         }
         Err(refused) => {
             let notice = Notice::Problem(sentence(refused.message()));
@@ -253,7 +252,9 @@ async fn sign_out(
         let notice = Notice::Problem("You are still signed in: try again in a moment.".to_owned());
         return shown(&control, &signed, &notice).await;
     }
-    go(HOME, Some(&format!("{SESSION_COOKIE}=; Max-Age=0")))
+    let mut response = go(HOME);
+    session_cookie(&mut response, "", 0);
+    response
 }
 
 /// One of the caller's own tokens. Whether there was one.
@@ -290,8 +291,16 @@ async fn sign_in_page(control: &Control, user_code: &str, name: &str, notice: &N
         Ok(providers) => {
             let on =
                 providers.into_iter().map(|provider| provider.spec).filter(|provider| !provider.disabled);
-            let names: Vec<_> = on.map(|provider| provider.name).collect();
-            Html(pages::sign_in(&names, user_code, name, notice)).into_response()
+            let (mut passwords, mut browsers) = (Vec::new(), Vec::new());
+            for provider in on {
+                match provider.directory {
+                    Directory::Ldap(_) => passwords.push(provider.name),
+                    Directory::Github(_) | Directory::Oidc(_) => browsers.push(provider.name),
+                    Directory::Jwt(_) => {}
+                }
+            }
+            let ways = Ways { passwords: &passwords, browsers: &browsers };
+            Html(pages::sign_in(&ways, user_code, name, notice)).into_response()
         }
         Err(error) => {
             let refused = Refused::from(error);
@@ -312,13 +321,13 @@ fn is_own_origin(control: &Control, headers: &HeaderMap) -> bool {
     own.is_some() && headers.get(ORIGIN).map(HeaderValue::as_bytes) == own
 }
 
-/// The session's token. Two of the name are nobody's.
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// The value of a cookie. Two of the name are nobody's.
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let mut tokens = pairs.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token);
-    let token = tokens.next()?;
-    tokens.next().is_none().then_some(token)
+    let mut values = pairs.filter(|(of, _)| *of == name).map(|(_, value)| value);
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 fn csrf(token: &str) -> String {
@@ -326,19 +335,30 @@ fn csrf(token: &str) -> String {
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// To another page, with a cookie for the host.
-fn go(to: &str, cookie: Option<&str>) -> Response {
+/// Where whoever has signed in goes on: to the device that it was for, if there is one.
+fn after(user_code: &str) -> String {
+    if user_code.is_empty() {
+        return HOME.to_owned();
+    }
+    let letters: String = user_code.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{DEVICE}?user_code={letters}")
+}
+
+/// To another page.
+fn go(to: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
-    let mut put = |name: HeaderName, value: String| {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(name, value);
-        }
-    };
-    put(LOCATION, to.to_owned());
-    if let Some(cookie) = cookie {
-        put(SET_COOKIE, format!("{cookie}; Path=/; Secure; HttpOnly; SameSite=Strict"));
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(LOCATION, to);
     }
     response
+}
+
+fn session_cookie(response: &mut Response, token: &str, lasts_s: u64) {
+    let value =
+        format!("{SESSION_COOKIE}={token}; Max-Age={lasts_s}; Path=/; Secure; HttpOnly; SameSite=Strict");
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response.headers_mut().append(SET_COOKIE, value);
+    }
 }
 
 fn foreign() -> Response {

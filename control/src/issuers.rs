@@ -122,7 +122,7 @@ pub(crate) async fn all(control: &Control) -> Result<Vec<(String, Jwt)>, Objects
     let on = providers.filter(|provider| !provider.disabled);
     let issuer = |provider: Provider| match provider.directory {
         Directory::Jwt(issuer) => Some((provider.name, issuer)),
-        Directory::Ldap(_) => None,
+        Directory::Github(_) | Directory::Ldap(_) | Directory::Oidc(_) => None,
     };
     Ok(on.filter_map(issuer).collect())
 }

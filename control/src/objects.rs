@@ -6,6 +6,7 @@ use drover_api::kinds::{
     Binding, Cluster, Kind, Metadata, Object, Provider, RegistrationToken, Role, Token, User,
 };
 use drover_api::token::CredentialHash;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,36 @@ impl Kept for UserName {
     type Secret = NoSecret;
 }
 
+/// What a user let Drover ask their provider for, when they logged in in a browser.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Of the user.
+    pub principal: String,
+    /// When the provider last said who it is.
+    pub known_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantSecret {
+    /// To ask with again; absent where the provider gave none.
+    pub token: Option<String>,
+}
+
+impl Kind for Grant {
+    const KIND: &'static str = "Grant";
+    const PLURAL: &'static str = "grants";
+
+    fn key(&self) -> &str {
+        &self.principal
+    }
+}
+
+impl Kept for Grant {
+    type Secret = GrantSecret;
+}
+
 /// A gateway that follows or followed: it may serve from what it has.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +169,11 @@ pub struct Objects {
 impl Objects {
     pub fn new(store: Arc<dyn Store>, seal: Seal) -> Self {
         Self { store, seal: Arc::new(seal) }
+    }
+
+    /// For what leaves control sealed, and comes back.
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.seal
     }
 
     pub fn store(&self) -> &dyn Store {

@@ -4,9 +4,10 @@ use drover_api::kinds::{Access, Binding, Kind, Object, Provider, Token, User};
 use drover_api::snapshot::{RESERVED_PREFIXES, USER_GROUPS_MAX};
 use drover_api::token::{self, TokenId};
 use drover_policy::Principal;
+use jiff::Timestamp;
 use tracing::info;
 
-use crate::objects::{Objects, ObjectsError, UserName};
+use crate::objects::{Grant, GrantSecret, Objects, ObjectsError, UserName};
 use crate::providers::Person;
 
 const DISPLAY_NAME_BYTES_MAX: usize = 256;
@@ -93,9 +94,36 @@ pub(crate) async fn end_tokens(
     Ok(ended)
 }
 
+/// What to ask a user's provider with, where it needs that; and when it last said who it is.
+pub(crate) async fn grant(
+    objects: &Objects,
+    principal: &str,
+) -> Result<Option<(Option<String>, Timestamp)>, ObjectsError> {
+    let kept = objects.get::<Grant>(principal).await?;
+    Ok(kept.map(|kept| (kept.secret.and_then(|secret| secret.token), kept.object.spec.known_at)))
+}
+
+/// Keeps it. Whoever calls it holds the lock of all writes.
+pub(crate) async fn keep_grant(
+    objects: &Objects,
+    principal: &str,
+    token: Option<String>,
+) -> Result<(), ObjectsError> {
+    let secret = GrantSecret { token };
+    let spec = Grant { principal: principal.to_owned(), known_at: Timestamp::now() };
+    match objects.get::<Grant>(principal).await? {
+        Some(before) => objects.update(before.object.metadata.revision, &spec, Some(&secret)).await?,
+        None => objects.create(&spec, Some(&secret)).await?,
+    };
+    Ok(())
+}
+
 /// Ends what a person may do whom the directory lets in no more. The user stays: its principal and name are its own.
 pub(crate) async fn log_out(objects: &Objects, user: &Object<User>) -> Result<(), ObjectsError> {
     end_tokens(objects, |token| token.user == user.spec.principal).await?;
+    if let Some(grant) = objects.get::<Grant>(&user.spec.principal).await? {
+        objects.delete::<Grant>(&user.spec.principal, grant.object.metadata.revision).await?;
+    }
     if !user.spec.groups.is_empty() {
         let without = User { groups: Vec::new(), ..user.spec.clone() };
         objects.update(user.metadata.revision, &without, None).await?;

@@ -8,8 +8,10 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::objects::{Objects, ObjectsError, Stored};
 
+mod github;
 pub(crate) mod jwt;
 mod ldap;
+mod oidc;
 pub(crate) mod web;
 
 /// A person as a directory knows one.
@@ -31,11 +33,15 @@ pub(crate) enum LoginRefused {
     AccountExpired,
     #[error("the account is disabled")]
     Disabled,
+    #[error("the provider let nobody in: {0}")]
+    Denied(String),
     #[error("the account is locked: wait, or ask who manages it")]
     Locked,
     #[error("the password has to be changed first, where it is managed")]
     MustChange,
-    #[error("nobody logs in through this provider with a password")]
+    #[error(
+        "people log in through this provider in a browser, and not with a password: drover login, without --user"
+    )]
     NoPasswords,
     #[error("the password has expired: change it where it is managed")]
     PasswordExpired,
@@ -57,11 +63,64 @@ pub(crate) trait Directory: Send + Sync {
         Err(LoginRefused::NoPasswords)
     }
 
-    /// The person of an id, without a password; none where there is no such person any more, or none who may log in.
-    async fn find(&self, id: &str) -> Result<Option<Person>, Unavailable>;
+    /// The person of an id, without a password: by what the person let Drover ask with, where the provider needs that.
+    async fn find(&self, id: &str, grant: Option<&str>) -> Result<Found, Unavailable>;
+
+    /// How people log in in a browser, where they do.
+    fn redirect(&self) -> Option<&dyn Redirect> {
+        None
+    }
 
     /// Tries all that a login needs but a user's password, and says exactly what is wrong.
     async fn test(&self) -> Result<(), Unavailable>;
+}
+
+/// A provider that people log in at themselves, in a browser (RFC 6749, 4.1, with RFC 7636).
+#[async_trait]
+pub(crate) trait Redirect: Send + Sync {
+    /// Where to send a browser that is to come back to a URL of ours.
+    async fn begin(&self, back: &str) -> Result<Begun, Unavailable>;
+
+    /// Who came back, by the code that the provider gave along.
+    async fn finish(&self, back: &str, code: &str, begun: &Begun) -> Result<Known, LoginRefused>;
+
+    /// What the provider calls itself where it says so in its answer (RFC 9207).
+    fn issuer(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A login that has begun in a browser.
+pub(crate) struct Begun {
+    pub url: String,
+    /// Comes back as it is.
+    pub state: String,
+    pub nonce: String,
+    pub verifier: String,
+}
+
+/// Who logged in, and what to ask with again, where the provider gave that.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub person: Person,
+    pub grant: Option<String>,
+}
+
+/// What a provider says of an id.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// There is no such person any more, or none who may log in.
+    Gone,
+    /// With what to ask with from now on.
+    Known(Box<Known>),
+    /// There is nothing to ask with.
+    Unknown,
+}
+
+impl From<Option<Person>> for Found {
+    fn from(person: Option<Person>) -> Self {
+        person.map_or(Self::Gone, |person| Self::Known(Box::new(Known { person, grant: None })))
+    }
 }
 
 /// Why a provider's directory is not at hand.
@@ -87,8 +146,10 @@ pub(crate) async fn find(objects: &Objects, name: &str) -> Result<(Provider, Box
 /// The directory of a provider, with the password of who searches.
 pub(crate) fn open(provider: &Provider, password: &str) -> Result<Box<dyn Directory>, Unavailable> {
     match &provider.directory {
+        Kept::Github(github) => Ok(Box::new(github::Github::new(github.clone(), password.to_owned())?)),
         Kept::Jwt(issuer) => Ok(Box::new(jwt::Jwt::new(issuer.clone())?)),
         Kept::Ldap(ldap) => Ok(Box::new(ldap::Ldap::new(ldap.clone(), password.to_owned())?)),
+        Kept::Oidc(oidc) => Ok(Box::new(oidc::Oidc::new(oidc.clone(), password.to_owned())?)),
     }
 }
 
@@ -106,4 +167,11 @@ fn trusting(ca: &str) -> Result<ClientConfig, Unavailable> {
         return Err(Unavailable("the authority's PEM has no certificate".to_owned()));
     }
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Sorted, each once: as users have their groups.
+fn each_once(mut groups: Vec<String>) -> Vec<String> {
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_api::kinds::{Object, Provider, User};
+use jiff::Timestamp;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::objects::{ObjectsError, Stored};
 use crate::people::{self, NotTaken};
-use crate::providers::{self, NotOpened, Person, Unavailable};
+use crate::providers::{self, Directory, Found, NotOpened, Person, Unavailable};
 use crate::routes::Control;
 
 /// So many of one directory's users are logged out by one round without a question.
 const GONE_MAX: usize = 10;
+/// For so long after a login a provider that gives nothing to ask again with is taken to say the same: one day.
+const UNKNOWN_S_MAX: i64 = 24 * 3600;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotRefreshed {
@@ -61,17 +65,16 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
     };
     let mut found = Vec::new();
     for user in &users {
-        let id = user.spec.principal.strip_prefix(&prefix).unwrap_or_default();
-        found.push(directory.find(id).await?);
+        found.push(ask(control, &*directory, &user.spec.principal).await?);
     }
-    let gone = found.iter().filter(|person| person.is_none()).count();
+    let gone = found.iter().filter(|said| matches!(said, Said::Gone)).count();
     if is_beyond_belief(gone, users.len()) {
         let message =
             format!("{gone} of {} users are gone at once: drover user refresh says so of one", users.len());
         return Err(Unavailable(message).into());
     }
-    for (user, person) in users.iter().zip(&found) {
-        apply(control, &provider, &user.spec.name, person.as_ref()).await?;
+    for (user, said) in users.iter().zip(&found) {
+        apply(control, &provider, &user.spec.name, said).await?;
     }
     info!(provider = provider.name, users = users.len(), gone, "users refreshed");
     Ok(())
@@ -85,26 +88,67 @@ fn is_beyond_belief(gone: usize, of: usize) -> bool {
 /// One user, now. Whether the directory still lets them in.
 pub(crate) async fn refresh_one(control: &Control, user: &User) -> Result<bool, NotRefreshed> {
     let split = user.principal.split_once(":user/").filter(|_| !people::is_local(user));
-    let (name, id) = split.ok_or(NotRefreshed::Local)?;
+    let (name, _) = split.ok_or(NotRefreshed::Local)?;
     let (provider, directory) = providers::find(&control.objects, name).await?;
-    let person = directory.find(id).await?;
-    apply(control, &provider, &user.name, person.as_ref()).await
+    let said = ask(control, &*directory, &user.principal).await?;
+    apply(control, &provider, &user.name, &said).await
+}
+
+/// What a provider says of one of its users.
+enum Said {
+    Gone,
+    Is(Person),
+    /// Nothing, and that for a short time only.
+    Nothing,
+}
+
+/// One at a time: what a provider is asked with may be good for one question.
+static ASKING: Mutex<()> = Mutex::const_new(());
+
+async fn ask(control: &Control, directory: &dyn Directory, principal: &str) -> Result<Said, NotRefreshed> {
+    let id = principal.split_once(":user/").map(|(_, id)| id).unwrap_or_default();
+    let _asking = ASKING.lock().await;
+    let kept = people::grant(&control.objects, principal).await?;
+    let asked_with = kept.as_ref().and_then(|(token, _)| token.as_deref());
+    match directory.find(id, asked_with).await? {
+        Found::Gone => Ok(Said::Gone),
+        Found::Known(known) => {
+            if known.grant.is_some() {
+                let _writes = control.begin_write().await;
+                // A login that came meanwhile has brought a newer one.
+                let now = people::grant(&control.objects, principal).await?;
+                if now.is_some_and(|(token, _)| token.as_deref() == asked_with) {
+                    people::keep_grant(&control.objects, principal, known.grant).await?;
+                }
+            }
+            Ok(Said::Is(known.person))
+        }
+        Found::Unknown => {
+            let known_at = kept.map(|(_, known_at)| known_at);
+            let age = known_at.map(|known_at| Timestamp::now().as_second() - known_at.as_second());
+            Ok(if age.is_some_and(|age_s| age_s < UNKNOWN_S_MAX) { Said::Nothing } else { Said::Gone })
+        }
+    }
 }
 
 async fn apply(
     control: &Control,
     provider: &Provider,
     name: &str,
-    person: Option<&Person>,
+    said: &Said,
 ) -> Result<bool, NotRefreshed> {
     let _writes = control.begin_write().await;
     // As it is now: it may have changed while the directory was asked.
     let Some(Stored { object: user, .. }) = control.objects.get::<User>(name).await? else {
         return Ok(false);
     };
-    let Some(person) = person else {
-        people::log_out(&control.objects, &user).await?;
-        return Ok(false);
+    let person = match said {
+        Said::Is(person) => person,
+        Said::Nothing => return Ok(true),
+        Said::Gone => {
+            people::log_out(&control.objects, &user).await?;
+            return Ok(false);
+        }
     };
     match people::take_in(&control.objects, provider, Some(user.clone()), person).await {
         Ok(_) => Ok(true),

@@ -201,10 +201,6 @@ async fn applied(control: &Control, revision: Revision, code: StatusCode, body: 
     response
 }
 
-fn unauthorized(message: &str) -> Refused {
-    Refused::of(Status::failure(401, "Unauthorized", message))
-}
-
 /// A field that has to be one of ours.
 fn field<T, E: std::fmt::Display>(field: &str, parsed: Result<T, E>) -> Result<T, Refused> {
     parsed.map_err(|error| Refused::of(Status::invalid(field, error.to_string())))

@@ -61,6 +61,10 @@ impl Refused {
         Self(Box::new(status))
     }
 
+    pub(crate) fn unauthorized(message: &str) -> Self {
+        Self::of(Status::failure(401, "Unauthorized", message))
+    }
+
     pub(crate) fn code(&self) -> StatusCode {
         StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }

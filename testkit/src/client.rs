@@ -113,10 +113,24 @@ impl Client {
 
 /// What a plain HTTP URL of an admin port answers: status and body.
 pub async fn fetch(url: &str) -> anyhow::Result<(u16, String)> {
+    plain("GET", url, "").await
+}
+
+/// Posts to a plain HTTP URL, which has to like it.
+pub async fn post(url: &str, body: &str) -> anyhow::Result<()> {
+    let (code, said) = plain("POST", url, body).await?;
+    anyhow::ensure!((200..300).contains(&code), "{code}: {said}");
+    Ok(())
+}
+
+async fn plain(method: &str, url: &str, body: &str) -> anyhow::Result<(u16, String)> {
     let uri: http::Uri = url.parse()?;
     let (authority, path) = (uri.authority().context("no authority")?.as_str(), uri.path());
     let mut stream = TcpStream::connect(authority).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     timeout(DEADLINE, stream.read_to_string(&mut answer)).await??;

@@ -40,10 +40,58 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Directory {
+    /// GitHub, or a GitHub Enterprise server.
+    Github(Github),
     /// Whoever signs JWTs for programs: a CI system, or a cluster for its service accounts.
     Jwt(Jwt),
     /// Active Directory, or another LDAP server.
     Ldap(Ldap),
+    /// An OpenID Provider (OpenID Connect Core 1.0).
+    Oidc(Oidc),
+}
+
+/// People log in in a browser, at GitHub; their organisations and teams are their groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Github {
+    /// `https://HOST` of a GitHub Enterprise server. Absent: github.com.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Authorities that its certificate comes from, as PEM. Absent: those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Of the OAuth app. Its secret is the provider's.
+    pub client_id: String,
+}
+
+/// People log in in a browser, at the provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// As the provider writes it: `/.well-known/openid-configuration` is below it.
+    pub issuer: String,
+    /// Authorities that its certificate comes from, as PEM. Absent: those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// What Drover is registered as. Its secret is the provider's; where that is empty, it is a public client.
+    pub client_id: String,
+    /// Asked for beside `openid`: such as `profile`, `groups`, and `offline_access` where groups are to follow the provider.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// The claim that people are called by.
+    #[serde(default = "preferred_username")]
+    pub login_claim: String,
+    /// The claim with their groups, in the ID token or at the userinfo endpoint.
+    #[serde(default = "groups")]
+    pub groups_claim: String,
+}
+
+fn preferred_username() -> String {
+    "preferred_username".to_owned()
+}
+
+fn groups() -> String {
+    "groups".to_owned()
 }
 
 /// An issuer of JWTs (RFC 7519). Its keys tell it from others: many clusters have one `iss`.

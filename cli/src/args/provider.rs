@@ -10,6 +10,10 @@ use drover_api::kinds::{self, JwtRule};
 pub(crate) enum Provider {
     /// Let users of Active Directory or another LDAP server log in. It is tried first: what does not work is not kept.
     AddLdap(Box<AddLdap>),
+    /// Let people log in in a browser, at an OpenID Provider. It is tried first.
+    AddOidc(Box<AddOidc>),
+    /// Let people log in in a browser, at GitHub or a GitHub Enterprise server. It is tried first.
+    AddGithub(Box<AddGithub>),
     /// Let programs show JWTs of an issuer: of a CI system, or of a cluster for its service accounts.
     AddIssuer(Box<AddIssuer>),
     List,
@@ -66,6 +70,56 @@ pub(crate) struct AddLdap {
     /// What may stand before a name, as CORP in CORP\alice.
     #[arg(long)]
     pub domain: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    pub access: Access,
+    /// Principal of a user or group that may log in; repeat the flag for more.
+    #[arg(long = "allow", value_name = "PRINCIPAL")]
+    pub allowed: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct AddOidc {
+    /// What its users and groups are known by, such as okta: it does not change.
+    pub name: String,
+    /// As the provider writes it, such as https://corp.okta.com.
+    #[arg(long, value_name = "URL")]
+    pub issuer: String,
+    #[command(flatten)]
+    pub app: App,
+    /// Ask for this scope, and openid; repeat the flag for more. Without offline_access groups follow at logins only.
+    #[arg(long = "scope", default_values = ["profile", "email", "groups", "offline_access"])]
+    pub scopes: Vec<String>,
+    /// The claim that people are called by.
+    #[arg(long, default_value = "preferred_username", value_name = "CLAIM")]
+    pub login_claim: String,
+    /// The claim with their groups.
+    #[arg(long, default_value = "groups", value_name = "CLAIM")]
+    pub groups_claim: String,
+}
+
+#[derive(Args)]
+pub(crate) struct AddGithub {
+    /// What its users and groups are known by, such as github: it does not change.
+    pub name: String,
+    /// A GitHub Enterprise server, https://HOST; by default github.com.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    #[command(flatten)]
+    pub app: App,
+}
+
+/// What Drover is at a provider. Its redirect URI there is https://CONSOLE/console/callback.
+#[derive(Args)]
+pub(crate) struct App {
+    /// Drover's client id there.
+    #[arg(long)]
+    pub client_id: String,
+    /// Read the client's secret from the standard input.
+    #[arg(long)]
+    pub secret_stdin: bool,
+    /// Authority of the provider's certificate (PEM), where the system does not know it.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
     pub access: Access,
     /// Principal of a user or group that may log in; repeat the flag for more.

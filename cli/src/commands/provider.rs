@@ -7,7 +7,7 @@ use drover_api::kinds::{self, Access, Directory, JwtRule, Keys, Object};
 use drover_api::rest::CreateProvider;
 
 use super::password;
-use crate::args::{AddIssuer, AddLdap, Output, Provider};
+use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Output, Provider};
 use crate::client::Client;
 use crate::output::{Columns, print};
 
@@ -16,6 +16,17 @@ const COLUMNS: Columns<Object<kinds::Provider>> = (&["NAME", "DIRECTORY", "SERVE
 pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow::Result<()> {
     match command {
         Provider::AddLdap(add) => add_ldap(client, *add),
+        Provider::AddOidc(add) => {
+            let AddOidc { name, issuer, app, scopes, login_claim, groups_claim } = *add;
+            let (ca, client_id) = (app.ca.as_deref().map(read).transpose()?, app.client_id.clone());
+            let oidc = kinds::Oidc { issuer, ca, client_id, scopes, login_claim, groups_claim };
+            add_app(client, name, app, Directory::Oidc(oidc))
+        }
+        Provider::AddGithub(add) => {
+            let AddGithub { name, server, app } = *add;
+            let (ca, client_id) = (app.ca.as_deref().map(read).transpose()?, app.client_id.clone());
+            add_app(client, name, app, Directory::Github(kinds::Github { server, ca, client_id }))
+        }
         Provider::AddIssuer(add) => add_issuer(client, *add),
         Provider::SetRules { name, rules } => set_rules(client, &name, rules.rules),
         Provider::List => print(output, &client.list::<kinds::Provider>()?, COLUMNS),
@@ -60,6 +71,17 @@ fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn add_app(client: &Client, name: String, app: App, directory: Directory) -> anyhow::Result<()> {
+    let password = password(app.secret_stdin, &format!("Secret of the client {}: ", app.client_id))?;
+    let access = app.access.into();
+    let spec =
+        kinds::Provider { name: name.clone(), disabled: false, access, allowed: app.allowed, directory };
+    client.create::<kinds::Provider>(&CreateProvider { spec, password })?;
+    println!("Provider {name} added: it was tried, and works.");
+    println!("Next: drover login");
+    Ok(())
+}
+
 fn add_issuer(client: &Client, add: AddIssuer) -> anyhow::Result<()> {
     let keys = match (add.keys_url, add.keys_file) {
         (Some(url), _) => Keys::Url(url),
@@ -92,7 +114,9 @@ fn set_rules(client: &Client, name: &str, rules: Vec<JwtRule>) -> anyhow::Result
     let mut provider = client.read::<kinds::Provider>(name)?;
     match &mut provider.spec.directory {
         Directory::Jwt(issuer) => issuer.rules = rules,
-        Directory::Ldap(_) => bail!("{name} is no issuer of JWTs: it has no rules"),
+        Directory::Github(_) | Directory::Ldap(_) | Directory::Oidc(_) => {
+            bail!("{name} is no issuer of JWTs: it has no rules")
+        }
     }
     client.replace(&provider)?;
     println!("Provider {name} has new rules: JWTs that were shown before are looked at anew.");
@@ -115,6 +139,10 @@ fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<(
 fn row(provider: &Object<kinds::Provider>) -> Vec<String> {
     let kinds::Provider { name, disabled, access, directory, .. } = &provider.spec;
     let (kind, servers) = match directory {
+        Directory::Github(github) => {
+            ("github", github.server.clone().unwrap_or_else(|| "https://github.com".to_owned()))
+        }
+        Directory::Oidc(oidc) => ("oidc", oidc.issuer.clone()),
         Directory::Jwt(issuer) => ("jwt", issuer.issuer.clone()),
         Directory::Ldap(ldap) => ("ldap", ldap.servers.join(",")),
     };

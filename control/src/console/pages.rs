@@ -20,13 +20,19 @@ pub(super) struct Session<'a> {
     pub csrf: &'a str,
 }
 
-pub(super) fn sign_in(providers: &[String], user_code: &str, name: &str, notice: &Notice) -> String {
+/// How people may sign in: with passwords at these providers, and at those themselves.
+pub(super) struct Ways<'a> {
+    pub passwords: &'a [String],
+    pub browsers: &'a [String],
+}
+
+pub(super) fn sign_in(ways: &Ways<'_>, user_code: &str, name: &str, notice: &Notice) -> String {
     let mut options = String::from("<option value=\"local\">Drover</option>");
-    for provider in providers {
+    for provider in ways.passwords {
         let provider = escaped(provider);
         _ = write!(options, "<option value=\"{provider}\">{provider}</option>");
     }
-    let choice = if providers.is_empty() {
+    let choice = if ways.passwords.is_empty() {
         "<input type=\"hidden\" name=\"provider\" value=\"local\">".to_owned()
     } else {
         format!(
@@ -39,10 +45,20 @@ pub(super) fn sign_in(providers: &[String], user_code: &str, name: &str, notice:
     } else {
         format!("<p>To log in the terminal that shows <strong class=\"code\">{user_code}</strong>.</p>")
     };
+    let mut links = String::new();
+    let letters: String = user_code.chars().filter(char::is_ascii_alphanumeric).collect();
+    for provider in ways.browsers {
+        let provider = escaped(provider);
+        _ = write!(
+            links,
+            "<a class=\"button\" href=\"{SIGN_IN}/{provider}?user_code={letters}\">Sign in with {provider}</a>"
+        );
+    }
+    let links = if links.is_empty() { links } else { format!("<nav class=\"ways\">{links}</nav>") };
     // Of somebody who has said who they are, the password was wrong.
     let (at_name, at_password) = if name.is_empty() { (" autofocus", "") } else { ("", " autofocus") };
     let body = format!(
-        "{why}<form method=\"post\" action=\"{SIGN_IN}\">{choice}\
+        "{why}{links}<form method=\"post\" action=\"{SIGN_IN}\">{choice}\
          <label for=\"name\">Name</label>\
          <input id=\"name\" name=\"name\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\" required{at_name}>\
          <label for=\"password\">Password</label>\
@@ -51,6 +67,16 @@ pub(super) fn sign_in(providers: &[String], user_code: &str, name: &str, notice:
          <button>Sign in</button></form>"
     );
     page("Sign in", None, notice, &body)
+}
+
+/// Somebody has come back from a provider: goes on by itself.
+pub(super) fn arrived(next: &str) -> String {
+    let next = escaped(next);
+    let body = format!(
+        "<meta http-equiv=\"refresh\" content=\"0; url={next}\"><p>You are signed in.</p>\
+         <p><a class=\"button\" href=\"{next}\">Continue</a></p>"
+    );
+    page("Signed in", None, &Notice::None, &body)
 }
 
 /// Asks for the code that a terminal shows.
@@ -185,8 +211,10 @@ mod tests {
         let hostile = "\"><script>alert('x')</script>&";
         let session = Session { name: hostile, csrf: hostile };
         let notice = Notice::Problem(hostile.to_owned());
+        let names = [hostile.to_owned()];
         for page in [
-            sign_in(&[hostile.to_owned()], hostile, hostile, &notice),
+            sign_in(&Ways { passwords: &names, browsers: &names }, hostile, hostile, &notice),
+            arrived(hostile),
             enter_code(&session, hostile, &notice),
             confirm(&session, hostile),
             home(&session, &[hostile.to_owned()], &[], hostile, &notice),

@@ -18,13 +18,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::web::Web;
-use super::{Directory, Person, Unavailable};
+use super::{Directory, Found, Person, Unavailable};
 
 /// How far an issuer's clock may be from ours.
 pub(crate) const SKEW_MAX: Duration = Duration::from_secs(60);
 const KEYS_MAX: usize = 64;
 /// Nothing that is signed with what the other side knows as well.
-const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
+pub(super) const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::EcdsaP256Sha256,
     CoreJwsSigningAlgorithm::EcdsaP384Sha384,
     CoreJwsSigningAlgorithm::EdDsa,
@@ -76,7 +76,7 @@ pub(crate) fn issuer_of(jwt: &str) -> Option<String> {
     }
 }
 
-fn claims(jwt: &str) -> Option<Claims> {
+pub(super) fn claims(jwt: &str) -> Option<Claims> {
     let payload = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
 }
@@ -188,9 +188,9 @@ impl Jwt {
 
 #[async_trait]
 impl Directory for Jwt {
-    async fn find(&self, id: &str) -> Result<Option<Person>, Unavailable> {
+    async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
         let named = self.issuer.rules.iter().any(|rule| rule.name == id);
-        Ok(named.then(|| person(id)))
+        Ok(named.then(|| person(id)).into())
     }
 
     async fn test(&self) -> Result<(), Unavailable> {

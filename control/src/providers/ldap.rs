@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use super::{Directory, LoginRefused, Person, Unavailable, trusting};
+use super::{Directory, Found, LoginRefused, Person, Unavailable, trusting};
 
 mod answers;
 mod sid;
@@ -264,7 +264,7 @@ impl Directory for Ldap {
         Ok(self.person(&mut searcher, &entry).await?)
     }
 
-    async fn find(&self, id: &str) -> Result<Option<Person>, Unavailable> {
+    async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
         let mut searcher = self.searcher().await?;
         let attribute = match self.config.schema {
             Schema::ActiveDirectory => "objectSid",
@@ -273,9 +273,9 @@ impl Directory for Ldap {
         let filter = format!("({attribute}={})", ldap_escape(id));
         match self.one(&mut searcher, &filter).await? {
             Some(entry) if entry.may_log_in(jiff::Timestamp::now()) => {
-                self.person(&mut searcher, &entry).await.map(Some)
+                Ok(Some(self.person(&mut searcher, &entry).await?).into())
             }
-            _ => Ok(None),
+            _ => Ok(Found::Gone),
         }
     }
 

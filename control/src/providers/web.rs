@@ -1,6 +1,7 @@
 //! Requests to providers that are asked over HTTPS: bounded in time and size, and never redirected.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::{ACCEPT, HeaderValue, USER_AGENT};
@@ -11,6 +12,7 @@ use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -74,8 +76,18 @@ impl Web {
     }
 }
 
+/// For the library that speaks OAuth.
+impl<'w> AsyncHttpClient<'w> for Web {
+    type Error = Unavailable;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Unavailable>> + Send + 'w>>;
+
+    fn call(&'w self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
 /// With what lies below: that a client failed helps nobody.
-fn whole(error: &dyn Error) -> String {
+pub(super) fn whole(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {

@@ -13,7 +13,6 @@ use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::unauthorized;
 use crate::authorizer::{Asked, NotAllowed};
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
@@ -34,7 +33,7 @@ impl Caller {
     pub(crate) async fn of(control: &Control, headers: &HeaderMap) -> Result<Self, Refused> {
         let mut shown = headers.get_all(AUTHORIZATION).iter();
         let (Some(shown), None) = (shown.next(), shown.next()) else {
-            return Err(unauthorized(
+            return Err(Refused::unauthorized(
                 "show a token as \"Authorization: Bearer drv_...\": drover login gets one",
             ));
         };
@@ -45,10 +44,11 @@ impl Caller {
     pub(crate) async fn of_token(control: &Control, token: &str) -> Result<Self, Refused> {
         control.become_current().await;
         let presented = Presented::parse(token).or_else(|_| Presented::of_jwt(token)).ok();
-        let presented = presented.ok_or_else(|| unauthorized("that is no token of Drover's"))?;
+        let presented = presented.ok_or_else(|| Refused::unauthorized("that is no token of Drover's"))?;
         let (now, state) = (SystemTime::now(), control.snapshots.state());
         // One answer to all: who guesses learns nothing.
-        let invalid = || unauthorized("the token is unknown, expired or revoked: drover login gets another");
+        let invalid =
+            || Refused::unauthorized("the token is unknown, expired or revoked: drover login gets another");
         let token = state.token(presented.id.as_str()).filter(|token| token.spec.hash == presented.hash);
         let token =
             token.filter(|token| now < SystemTime::from(token.spec.expires_at)).ok_or_else(invalid)?;

@@ -13,9 +13,9 @@ use drover_api::status::Status;
 use drover_api::token::Presented;
 use tracing::info;
 
+use super::field;
 use super::login::wait;
 use super::tokens::{TOKENS_PER_USER_MAX, lifetimes, seconds};
-use super::{field, unauthorized};
 use crate::attempts::Try;
 use crate::issuers::{self, Wanted};
 use crate::listener::Client;
@@ -38,7 +38,8 @@ pub(super) async fn log_in(
 ) -> Result<Json<JwtShown>, Refused> {
     let Json(JwtLogin { jwt }) = body?;
     let presented = Presented::of_jwt(&jwt);
-    let presented = presented.map_err(|_| unauthorized("it is no JWT in the compact form (RFC 7515)"))?;
+    let presented =
+        presented.map_err(|_| Refused::unauthorized("it is no JWT in the compact form (RFC 7515)"))?;
     // Of this one JWT: a flood of others makes nobody but its own client wait.
     let who = Try::new(presented.id.as_str(), client);
     wait(&control, presented.id.as_str(), &who)?;
@@ -59,9 +60,9 @@ pub(super) async fn log_in(
 
 /// Which provider trusts the JWT, and who it is there. Issuers may share a name: then their keys decide.
 async fn known(control: &Control, jwt: &str, now: SystemTime) -> Result<Known, Refused> {
-    let named = jwt::issuer_of(jwt).ok_or_else(|| unauthorized("the JWT names no issuer"))?;
+    let named = jwt::issuer_of(jwt).ok_or_else(|| Refused::unauthorized("the JWT names no issuer"))?;
     let trusted = issuers::all(control).await?.into_iter().filter(|(_, issuer)| issuer.issuer == named);
-    let mut refused = unauthorized("no provider trusts the JWT's issuer");
+    let mut refused = Refused::unauthorized("no provider trusts the JWT's issuer");
     for (provider, issuer) in trusted {
         let Verified { claims, expires_at } = match verified(control, &provider, &issuer, jwt, now).await {
             Ok(verified) => verified,
@@ -72,7 +73,7 @@ async fn known(control: &Control, jwt: &str, now: SystemTime) -> Result<Known, R
         };
         let Some(identity) = jwt::identity(&issuer.rules, &claims).map(ToOwned::to_owned) else {
             let message = format!("no rule of the provider {provider:?} matches the JWT's claims");
-            return Err(unauthorized(&message));
+            return Err(Refused::unauthorized(&message));
         };
         return Ok(Known { provider, issuer, identity, expires_at });
     }
@@ -99,7 +100,7 @@ async fn verified(
             break;
         }
     }
-    verified.map_err(|refused| unauthorized(&format!("the JWT does not hold: {refused}")))
+    verified.map_err(|refused| Refused::unauthorized(&format!("the JWT does not hold: {refused}")))
 }
 
 /// The identity's user and token: the one that is there, where the JWT was shown before.
@@ -122,7 +123,7 @@ async fn keep(
     let before = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
     let user = people::take_in(&control.objects, &provider, before, &person).await?.spec;
     if user.disabled {
-        return Err(unauthorized("the user is disabled in Drover"));
+        return Err(Refused::unauthorized("the user is disabled in Drover"));
     }
     let now = SystemTime::now();
     let (_, longest_s) = lifetimes(TokenKind::Jwt);
@@ -139,7 +140,7 @@ async fn keep(
     };
     match control.objects.get::<Token>(presented.id.as_str()).await?.map(|stored| stored.object) {
         Some(Object { spec: before, .. }) if before.hash != token.hash => {
-            Err(unauthorized("another token has the JWT's id: ask the issuer for another"))
+            Err(Refused::unauthorized("another token has the JWT's id: ask the issuer for another"))
         }
         Some(Object { spec: before, .. })
             if before.user == token.user && SystemTime::from(before.expires_at) > now =>

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use drover_api::kinds::{Provider, Token, TokenKind, TokenScope, User};
+use drover_api::kinds::{self, Provider, Token, TokenKind, TokenScope, User};
 use drover_api::rest::{self, Created, Login};
 use drover_api::status::Status;
 use tokio::sync::Semaphore;
@@ -21,11 +21,11 @@ use crate::attempts::Try;
 use crate::listener::Client;
 use crate::passwords::PasswordRefused;
 use crate::people::{self, LOCAL, NotTaken, is_local};
-use crate::providers::{self, Directory, LoginRefused, NotOpened};
+use crate::providers::{self, Directory, Known, LoginRefused, NotOpened, Unavailable};
 use crate::routes::{Control, Refused};
 
 /// Logins that directories see to at once.
-static LOGINS: Semaphore = Semaphore::const_new(64);
+pub(crate) static LOGINS: Semaphore = Semaphore::const_new(64);
 
 pub(super) async fn login(
     State(control): State<Arc<Control>>,
@@ -96,10 +96,7 @@ async fn through(
     let who = Try::new(&counted, client);
     wait(control, name, &who)?;
     let (provider, directory) = opened(control, provider).await?;
-    let Ok(_login) = LOGINS.try_acquire() else {
-        let message = "too many logins at once: try again in a moment";
-        return Err(Refused::of(Status::failure(429, "TooManyRequests", message)));
-    };
+    let Ok(_login) = LOGINS.try_acquire() else { return Err(too_many()) };
     let person = match directory.log_in(name, password).await {
         Ok(person) => person,
         Err(refused) => {
@@ -112,22 +109,46 @@ async fn through(
         }
     };
     control.attempts.succeeded(&who);
-    let made = {
-        let _writes = control.begin_write().await;
-        let known = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
-        let user = people::take_in(&control.objects, &provider, known, &person).await?.spec;
-        if user.disabled {
-            return Err(Refused::of(Status::failure(401, "Unauthorized", "the user is disabled in Drover")));
-        }
-        tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), SystemTime::now())
-            .await?
-    };
-    info!(user = counted, token = %made.object.spec.id, "login");
+    come_back(control, &provider, Known { person, grant: None }).await
+}
+
+/// A login of somebody of whom the provider has said who it is.
+pub(crate) async fn come_back(
+    control: &Control,
+    provider: &Provider,
+    known: Known,
+) -> Result<Created<Token>, Refused> {
+    let Known { person, grant } = known;
+    let _writes = control.begin_write().await;
+    let before = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
+    let user = people::take_in(&control.objects, provider, before, &person).await?.spec;
+    if user.disabled {
+        return Err(Refused::unauthorized("the user is disabled in Drover"));
+    }
+    if is_browsers(provider) {
+        people::keep_grant(&control.objects, &user.principal, grant).await?;
+    }
+    let now = SystemTime::now();
+    let made = tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), now).await?;
+    info!(user = user.name, token = %made.object.spec.id, "login");
     Ok(made)
 }
 
+/// Whether people log in there in a browser.
+pub(crate) fn is_browsers(provider: &Provider) -> bool {
+    match provider.directory {
+        kinds::Directory::Github(_) | kinds::Directory::Oidc(_) => true,
+        kinds::Directory::Jwt(_) | kinds::Directory::Ldap(_) => false,
+    }
+}
+
+pub(crate) fn too_many() -> Refused {
+    let message = "too many logins at once: try again in a moment";
+    Refused::of(Status::failure(429, "TooManyRequests", message))
+}
+
 /// A provider that is on, and its directory.
-async fn opened(control: &Control, name: &str) -> Result<(Provider, Box<dyn Directory>), Refused> {
+pub(crate) async fn opened(control: &Control, name: &str) -> Result<(Provider, Box<dyn Directory>), Refused> {
     let unknown = || {
         let message = format!("there is no provider {name:?} to log in through");
         Refused::of(Status::failure(401, "Unauthorized", message))
@@ -145,6 +166,7 @@ impl From<LoginRefused> for Refused {
         let message = refused.to_string();
         Self::of(match refused {
             LoginRefused::AccountExpired
+            | LoginRefused::Denied(_)
             | LoginRefused::Disabled
             | LoginRefused::Locked
             | LoginRefused::MustChange
@@ -158,6 +180,12 @@ impl From<LoginRefused> for Refused {
                 "the directory does not answer: control's log says why",
             ),
         })
+    }
+}
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Self {
+        LoginRefused::Unavailable(unavailable).into()
     }
 }
 

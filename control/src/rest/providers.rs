@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use drover_api::kinds::{Binding, Directory, Jwt, Keys, Kind, Object, Provider, User};
+use drover_api::kinds::{Binding, Directory, Jwt, Keys, Kind, Object, Oidc, Provider, User};
 use drover_api::rest::{CreateProvider, Created};
 use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
@@ -25,6 +25,7 @@ use crate::routes::{Control, Refused};
 const NAME_BYTES_MAX: usize = 32;
 const ALLOWED_MAX: usize = 1000;
 const RULES_MAX: usize = 1000;
+const SCOPES_MAX: usize = 32;
 /// Of the whole test.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -141,6 +142,15 @@ fn check(provider: &Provider) -> Result<(), Refused> {
         }
     }
     match &provider.directory {
+        Directory::Github(github) => {
+            let server = github.server.as_deref().unwrap_or("https://github.com");
+            if !server.starts_with("https://") {
+                return invalid("spec.directory.github.server", "must be https://HOST");
+            }
+            if github.client_id.is_empty() {
+                return invalid("spec.directory.github.client_id", "must be that of an OAuth app");
+            }
+        }
         Directory::Jwt(issuer) => check_issuer(name, issuer)?,
         Directory::Ldap(ldap) => {
             let with_tls = |server: &String| server.starts_with("ldaps://") || server.starts_with("ldap://");
@@ -161,6 +171,28 @@ fn check(provider: &Provider) -> Result<(), Refused> {
                 return invalid("spec.directory.ldap", "needs user_base and bind_name");
             }
         }
+        Directory::Oidc(oidc) => check_oidc(oidc)?,
+    }
+    Ok(())
+}
+
+fn check_oidc(oidc: &Oidc) -> Result<(), Refused> {
+    let invalid = |field: &str, problem: &str| {
+        Err(Refused::of(Status::invalid(&format!("spec.directory.oidc.{field}"), problem)))
+    };
+    if !oidc.issuer.starts_with("https://") {
+        return invalid("issuer", "must be https://, as the provider writes it");
+    }
+    if oidc.client_id.is_empty() {
+        return invalid("client_id", "must be what Drover is registered as");
+    }
+    if oidc.scopes.len() > SCOPES_MAX
+        || oidc.scopes.iter().any(|scope| scope.is_empty() || scope.contains(' '))
+    {
+        return invalid("scopes", "must be at most 32, each without a space");
+    }
+    if oidc.login_claim.is_empty() || oidc.groups_claim.is_empty() {
+        return invalid("login_claim", "must be a claim, as must groups_claim");
     }
     Ok(())
 }

@@ -21,13 +21,13 @@ use crate::system::{DEADLINE, folder, soon};
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Chromium and what drives it; both end when dropped.
-struct Chromium {
-    page: Client,
+pub(crate) struct Chromium {
+    pub(crate) page: Client,
     _driver: Process,
 }
 
 impl Chromium {
-    async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         let port = free_port().unwrap();
         let arguments = [format!("--port={port}")];
         let program = Path::new("/usr/bin/chromedriver");
@@ -47,23 +47,23 @@ impl Chromium {
         Self { page: page.await.unwrap(), _driver: driver }
     }
 
-    async fn open(&self, url: &str) {
+    pub(crate) async fn open(&self, url: &str) {
         soon(self.page.goto(url)).await.unwrap();
     }
 
     /// Types where the cursor is.
-    async fn types(&self, keys: &str) {
+    pub(crate) async fn types(&self, keys: &str) {
         let focused = soon(self.page.active_element()).await.unwrap();
         soon(focused.send_keys(keys)).await.unwrap();
     }
 
-    async fn click(&self, css: &str) {
+    pub(crate) async fn click(&self, css: &str) {
         let element = soon(self.page.find(Locator::Css(css))).await.unwrap();
         soon(element.click()).await.unwrap();
     }
 
     /// Waits until the page says something.
-    async fn says(&self, text: &str) {
+    pub(crate) async fn says(&self, text: &str) {
         until(text, DEADLINE, async || {
             let body = self.page.find(Locator::Css("body")).await?.text().await?;
             Ok(body.contains(text).then_some(()))
@@ -73,13 +73,16 @@ impl Chromium {
     }
 
     /// What a script of the page's own gives.
-    async fn script(&self, script: &str) -> Value {
+    pub(crate) async fn script(&self, script: &str) -> Value {
         soon(self.page.execute_async(script, Vec::new())).await.unwrap()
     }
 }
 
 /// `drover login`, and the address that it asks to be opened.
-async fn terminal(installation: &Installation, name: &str) -> (Child, String, Lines<BufReader<ChildStderr>>) {
+pub(crate) async fn terminal(
+    installation: &Installation,
+    name: &str,
+) -> (Child, String, Lines<BufReader<ChildStderr>>) {
     let mut login = installation.person(name).drover(["login", &installation.url(), "--ca"]);
     let login = login.arg(installation.data().join("ca.crt")).stderr(Stdio::piped()).stdout(Stdio::piped());
     let mut login = login.spawn().unwrap();

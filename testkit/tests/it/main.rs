@@ -26,6 +26,7 @@ mod local;
 mod nodes;
 mod operations;
 mod pods;
+mod providers;
 mod request_path;
 mod revocation;
 mod streams;
