@@ -71,8 +71,9 @@ pub(crate) trait Directory: Send + Sync {
         None
     }
 
-    /// Tries all that a login needs but a user's password, and says exactly what is wrong.
-    async fn test(&self) -> Result<(), Unavailable>;
+    /// Tries all that a login needs but a user's password, and says exactly what is wrong: with where browsers come back
+    /// to, which some providers check.
+    async fn test(&self, back: &str) -> Result<(), Unavailable>;
 }
 
 /// A provider that people log in at themselves, in a browser (RFC 6749, 4.1, with RFC 7636).

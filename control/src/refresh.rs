@@ -15,6 +15,8 @@ use crate::people::{self, NotTaken};
 use crate::providers::{self, Directory, Found, NotOpened, Person, Unavailable};
 use crate::routes::Control;
 
+/// So many users in a row are asked about in vain before the directory is taken to be down.
+const IN_VAIN_MAX: usize = 3;
 /// So many of one directory's users are logged out by one round without a question.
 const GONE_MAX: usize = 10;
 /// For so long after a login a provider that gives nothing to ask again with is taken to say the same: one day.
@@ -64,19 +66,32 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
         users.filter(logged_in).collect()
     };
     let mut found = Vec::new();
-    for user in &users {
-        found.push(ask(control, &*directory, &user.spec.principal).await?);
+    let mut in_vain = 0;
+    let asked = users.len();
+    for user in users {
+        match ask(control, &*directory, &user.spec.principal).await {
+            Ok(said) => {
+                in_vain = 0;
+                found.push((user, said));
+            }
+            // Of one user: others are asked about still.
+            Err(NotRefreshed::Unavailable(error)) if in_vain < IN_VAIN_MAX.min(asked - 1) => {
+                in_vain += 1;
+                warn!(user = user.spec.name, %error, "a user is not refreshed, and keeps what they have");
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let gone = found.iter().filter(|said| matches!(said, Said::Gone)).count();
-    if is_beyond_belief(gone, users.len()) {
+    let gone = found.iter().filter(|(_, said)| matches!(said, Said::Gone)).count();
+    if is_beyond_belief(gone, found.len()) {
         let message =
-            format!("{gone} of {} users are gone at once: drover user refresh says so of one", users.len());
+            format!("{gone} of {} users are gone at once: drover user refresh says so of one", found.len());
         return Err(Unavailable(message).into());
     }
-    for (user, said) in users.iter().zip(&found) {
+    for (user, said) in &found {
         apply(control, &provider, &user.spec.name, said).await?;
     }
-    info!(provider = provider.name, users = users.len(), gone, "users refreshed");
+    info!(provider = provider.name, users = found.len(), gone, "users refreshed");
     Ok(())
 }
 

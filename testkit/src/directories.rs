@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 
+mod glewlwyd;
 mod oidc_provider;
 mod openldap;
 mod samba;
@@ -11,6 +12,7 @@ mod samba;
 /// Set where their programs are not installed: `testkit/packages` says so.
 pub const SKIP_VARIABLE: &str = "DROVER_NO_DIRECTORIES";
 
+pub use glewlwyd::Glewlwyd;
 pub use oidc_provider::OidcProvider;
 pub use openldap::OpenLdap;
 pub use samba::Samba;

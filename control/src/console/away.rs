@@ -23,7 +23,7 @@ use crate::rest::login::{LOGINS, come_back, opened, too_many};
 use crate::routes::{Control, Refused};
 
 /// Where browsers come back to: providers know it as the redirect URI.
-pub(crate) const CALLBACK: &str = "/console/callback";
+pub(super) const CALLBACK: &str = "/console/callback";
 pub(super) const AWAY: &str = "/console/sign-in/{provider}";
 const AWAY_COOKIE: &str = "__Host-drover-away";
 /// How long a person may be away.
@@ -76,7 +76,7 @@ async fn begin(control: &Control, provider: &str, user_code: &str) -> Result<Res
         Refused::unauthorized(&format!("people log in through {provider:?} with a name and a password"))
     })?;
     let Ok(_login) = LOGINS.try_acquire() else { return Err(too_many()) };
-    let Begun { url, state, nonce, verifier } = redirect.begin(&back(control)).await?;
+    let Begun { url, state, nonce, verifier } = redirect.begin(&back(control).unwrap_or_default()).await?;
     let away = Away {
         provider: provider.to_owned(),
         state,
@@ -157,15 +157,15 @@ async fn finish(control: &Control, away: &Away, answer: &Answer) -> Result<(Stri
         nonce: away.nonce.clone(),
         verifier: away.verifier.clone(),
     };
-    let known = redirect.finish(&back(control), &answer.code, &begun).await?;
+    let known = redirect.finish(&back(control).unwrap_or_default(), &answer.code, &begun).await?;
     let made = come_back(control, &provider, known).await?;
     let lasts = SystemTime::from(made.object.spec.expires_at).duration_since(SystemTime::now());
     Ok((made.secret.unwrap_or_default(), lasts.unwrap_or_default().as_secs()))
 }
 
-fn back(control: &Control) -> String {
-    let origin = control.console.as_ref().map(|console| console.origin()).unwrap_or_default();
-    format!("{origin}{CALLBACK}")
+/// The redirect URI; none where there is no console.
+pub(crate) fn back(control: &Control) -> Option<String> {
+    control.console.as_ref().map(|console| format!("{}{CALLBACK}", console.origin()))
 }
 
 fn now_s() -> u64 {

@@ -213,13 +213,13 @@ impl Directory for Github {
         Some(self)
     }
 
-    async fn test(&self) -> Result<(), Unavailable> {
+    async fn test(&self, back: &str) -> Result<(), Unavailable> {
         match self.ask(&format!("{}/user", self.api), NONE).await {
             Err(NotSaid::Gone) => {}
             Err(NotSaid::Unavailable(error)) => return Err(error),
             Ok(_) => return Err(Unavailable(format!("{} takes any token: it is no GitHub", self.api))),
         }
-        let answer = self.exchange("https://localhost/", NONE, NONE).await?;
+        let answer = self.exchange(back, NONE, NONE).await?;
         match answer.error.as_deref() {
             // The code is wrong, and nothing before it.
             Some("bad_verification_code") => Ok(()),

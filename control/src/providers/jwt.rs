@@ -193,7 +193,7 @@ impl Directory for Jwt {
         Ok(named.then(|| person(id)).into())
     }
 
-    async fn test(&self) -> Result<(), Unavailable> {
+    async fn test(&self, _back: &str) -> Result<(), Unavailable> {
         keys(&self.web, &self.issuer).await.map(drop)
     }
 }

@@ -279,7 +279,7 @@ impl Directory for Ldap {
         }
     }
 
-    async fn test(&self) -> Result<(), Unavailable> {
+    async fn test(&self, _back: &str) -> Result<(), Unavailable> {
         for server in &self.config.servers {
             self.connect_to(server).await?;
         }

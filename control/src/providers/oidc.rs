@@ -180,16 +180,16 @@ impl Directory for Oidc {
         Some(self)
     }
 
-    async fn test(&self) -> Result<(), Unavailable> {
+    async fn test(&self, back: &str) -> Result<(), Unavailable> {
         let met = self.meet().await?;
         let (_, verifier) = PkceCodeChallenge::new_random_sha256();
         // Whatever it says to a code that it never gave, it must not say that it does not know us.
-        match self.exchange(&met.client, NO_CODE, verifier.secret(), "https://localhost/").await {
+        match self.exchange(&met.client, NO_CODE, verifier.secret(), back).await {
             Err(Exchange::Refused(
                 CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient,
-            )) => {
-                Err(Unavailable("the provider does not know the client, or its secret is another".to_owned()))
-            }
+            )) => Err(Unavailable(format!(
+                "the provider does not know the client, its secret is another, or its redirect URI is not {back}"
+            ))),
             Err(Exchange::Unavailable(error)) => Err(error),
             Err(Exchange::Refused(_)) | Ok(_) => Ok(()),
         }
@@ -211,7 +211,7 @@ impl Redirect for Oidc {
             )
             .set_pkce_challenge(challenge)
             .set_redirect_uri(std::borrow::Cow::Owned(back));
-        for scope in &self.config.scopes {
+        for scope in self.config.scopes.iter().filter(|scope| *scope != "openid") {
             request = request.add_scope(Scope::new(scope.clone()));
             // Without, providers give no refresh token to who agreed before (Core 1.0, 11).
             if scope == "offline_access" {

@@ -15,7 +15,9 @@ use openidconnect::IssuerUrl;
 use tokio::time::timeout;
 
 use super::caller::Caller;
+use super::login::is_browsers;
 use super::{Writes, field, seen};
+use crate::console::away;
 use crate::objects::{ProviderSecret, Stored};
 use crate::people::{self, LOCAL, end_tokens};
 use crate::placed::Place;
@@ -44,7 +46,7 @@ impl Writes for Provider {
                 format!("{:?} was a provider's name: {left} users and bindings of it are left", spec.name);
             return Err(Refused::of(Status::failure(409, "AlreadyExists", message)));
         }
-        try_out(&spec, &password).await?;
+        try_out(control, &spec, &password).await?;
         let object = control.objects.create(&spec, Some(&ProviderSecret { password })).await?;
         Ok(Created { object, secret: None })
     }
@@ -59,7 +61,7 @@ impl Writes for Provider {
         let Stored { object, secret } = current;
         if next.directory != object.spec.directory {
             let password = secret.as_ref().map(|secret| secret.password.as_str()).unwrap_or_default();
-            try_out(&next, password).await?;
+            try_out(control, &next, password).await?;
         }
         if matches!(object.spec.directory, Directory::Jwt(_)) && next != object.spec {
             end_jwts(control, &object.spec).await?;
@@ -98,7 +100,7 @@ pub(super) async fn test(
     let caller = Caller::of(&control, &headers).await?;
     let Stored { object, secret } = seen::<Provider>(&control, &caller, &key).await?;
     caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
-    try_out(&object.spec, &secret.map(|secret| secret.password).unwrap_or_default()).await?;
+    try_out(&control, &object.spec, &secret.map(|secret| secret.password).unwrap_or_default()).await?;
     Ok(Json(object))
 }
 
@@ -112,8 +114,15 @@ async fn left_of(control: &Control, name: &str) -> Result<usize, Refused> {
     Ok(principals.filter(|principal| principal.starts_with(&prefix)).count())
 }
 
-async fn try_out(provider: &Provider, password: &str) -> Result<(), Refused> {
-    let test = async { providers::open(provider, password)?.test().await };
+async fn try_out(control: &Control, provider: &Provider, password: &str) -> Result<(), Refused> {
+    let back = away::back(control);
+    if back.is_none() && is_browsers(provider) {
+        let message =
+            "people log in there in the console, and there is none: start control with --console-url";
+        return Err(Refused::of(Status::invalid("spec.directory", message)));
+    }
+    let back = back.unwrap_or_default();
+    let test = async { providers::open(provider, password)?.test(&back).await };
     let tried = timeout(TEST_TIMEOUT, test).await;
     let tried = tried.unwrap_or_else(|_| Err(Unavailable(format!("no answer within {TEST_TIMEOUT:?}"))));
     tried.map_err(|Unavailable(problem)| {

@@ -64,12 +64,17 @@ impl Chromium {
 
     /// Waits until the page says something.
     pub(crate) async fn says(&self, text: &str) {
-        until(text, DEADLINE, async || {
-            let body = self.page.find(Locator::Css("body")).await?.text().await?;
-            Ok(body.contains(text).then_some(()))
+        let mut shown = String::new();
+        let said = until(text, DEADLINE, async || {
+            // A page may be on its way out.
+            let Ok(body) = self.page.find(Locator::Css("body")).await else { return Ok(None) };
+            shown = body.text().await.unwrap_or_default();
+            Ok(shown.contains(text).then_some(()))
         })
-        .await
-        .unwrap();
+        .await;
+        if let Err(error) = said {
+            panic!("{error}; {:?} shows {shown:?}", self.page.current_url().await);
+        }
     }
 
     /// What a script of the page's own gives.

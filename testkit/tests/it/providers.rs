@@ -1,6 +1,6 @@
 //! People who log in in a browser, at a provider of their company's.
 
-use drover_testkit::directories::OidcProvider;
+use drover_testkit::directories::{Glewlwyd, OidcProvider};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Installation;
 use drover_testkit::process::until;
@@ -45,7 +45,7 @@ async fn somebody_of_an_openid_provider_logs_in_and_goes_with_their_group() {
     let oidc = soon(OidcProvider::start(&folder("oidc-provider"), &callback(installation))).await.unwrap();
     let _agent = installed.import("oidc").await;
     let refused = add(&installed, &oidc, "drover", "another").await.unwrap_err().to_string();
-    assert!(refused.contains("does not know the client, or its secret is another"), "{refused}");
+    assert!(refused.contains("does not know the client, its secret is another"), "{refused}");
     add(&installed, &oidc, "drover", OidcProvider::SECRET).await.unwrap();
     let bind = [
         "binding",
@@ -97,5 +97,59 @@ async fn somebody_of_an_openid_provider_logs_in_and_goes_with_their_group() {
     oidc.set("alice", &json!({ "disabled": true })).await.unwrap();
     installed.says(&["user", "refresh", "alice@corp"]).await.unwrap();
     assert!(installed.says(&["token", "list"]).await.is_ok());
+    soon(chromium.page.clone().close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_openid_provider_whose_refresh_tokens_are_good_for_one_use() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("glewlwyd").await;
+    let installation = &installed.installation;
+    let server = soon(Glewlwyd::start(&folder("glewlwyd-server"), &callback(installation))).await.unwrap();
+    let (id, secret) = Glewlwyd::CLIENT;
+    let mut add =
+        installed.admin.drover(["provider", "add-oidc", "corp", "--issuer", &server.issuer, "--ca"]);
+    add.arg(&server.ca).args(["--client-id", id, "--secret-stdin", "--access", "unrestricted"]);
+    add.args(["--scope", "openid", "--login-claim", "name"]);
+    soon(output_of(&mut add, secret)).await.unwrap();
+
+    let chromium = Chromium::start(&folder("glewlwyd-chromium")).await;
+    // Its own pages take a session by its API, and remember what was allowed.
+    chromium.open(&format!("{}/.well-known/openid-configuration", server.issuer)).await;
+    let (name, password) = Glewlwyd::PERSON;
+    let script = format!(
+        "const done = arguments[0]; const send = (method, path, body) => fetch('/api/' + path, {{ method, credentials: 'include', \
+         headers: {{ 'content-type': 'application/json' }}, body: JSON.stringify(body) }}).then(answer => answer.status); \
+         (async () => done([await send('POST', 'auth/', {{ username: '{name}', password: '{password}' }}), \
+         await send('PUT', 'auth/grant/{id}', {{ scope: 'openid' }})]))()"
+    );
+    assert_eq!(chromium.script(&script).await, json!([200, 200]));
+    let (login, url, _lines) = terminal(installation, "carol").await;
+    chromium.open(&url).await;
+    chromium.click("a[href^='/console/sign-in/corp']").await;
+    // Where its page for signing in goes on once somebody has.
+    let next = until("the provider's page", DEADLINE, async || {
+        let at = chromium.page.current_url().await?;
+        Ok(at.query_pairs().find_map(|(name, value)| (name == "callback_url").then(|| value.into_owned())))
+    });
+    chromium.open(&format!("{}&g_continue", next.await.unwrap())).await;
+    chromium.says("A program asks to be logged in as carol@corp").await;
+    chromium.click("button[value=grant]").await;
+    chromium.says("Granted.").await;
+    assert!(soon(login.wait_with_output()).await.unwrap().status.success());
+    for _ in 0..3 {
+        installed.says(&["user", "refresh", "carol@corp"]).await.unwrap();
+    }
+    let users = installed.says(&["user", "list", "-o", "json"]).await.unwrap();
+    assert!(users.contains("corp:group/engineering") && users.contains("corp:group/dev"), "{users}");
+    let who = async || soon(output(&mut installation.person("carol").drover(["whoami"]))).await;
+    assert!(who().await.unwrap().contains("carol@corp"));
+    // It has no word for a refresh token whose person is gone: what it answers says nothing about anybody.
+    server.forget().await.unwrap();
+    let said = installed.says(&["user", "refresh", "carol@corp"]).await.unwrap_err().to_string();
+    assert!(said.contains("the directory does not answer"), "{said}");
+    assert!(who().await.is_ok());
     soon(chromium.page.clone().close()).await.unwrap();
 }
