@@ -85,13 +85,11 @@ async fn begin(control: &Control, provider: &str, user_code: &str) -> Result<Res
         user_code: user_code.to_owned(),
         ends_s: now_s() + AWAY_MAX.as_secs(),
     };
-    let sealed =
-        control.objects.seal().seal(SEALED.0, SEALED.1, &serde_json::to_vec(&away).expect("texts are JSON"));
     let mut response = StatusCode::SEE_OTHER.into_response();
     let value =
         HeaderValue::from_str(&url).map_err(|_| Refused::unauthorized("the provider's URL is none"))?;
     response.headers_mut().insert(LOCATION, value);
-    set_away(&mut response, &URL_SAFE_NO_PAD.encode(sealed), AWAY_MAX.as_secs());
+    set_away(&mut response, &sealed(control, &away), AWAY_MAX.as_secs());
     Ok(response)
 }
 
@@ -123,6 +121,11 @@ pub(super) async fn callback(
     };
     set_away(&mut response, "", 0);
     response
+}
+
+fn sealed(control: &Control, away: &Away) -> String {
+    let bytes = serde_json::to_vec(away).expect("texts are JSON");
+    URL_SAFE_NO_PAD.encode(control.objects.seal().seal(SEALED.0, SEALED.1, &bytes))
 }
 
 /// The login that the browser went away for, if it is this one.
@@ -179,3 +182,6 @@ fn set_away(response: &mut Response, sealed: &str, lasts_s: u64) {
         response.headers_mut().append(SET_COOKIE, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

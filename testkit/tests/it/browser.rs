@@ -58,8 +58,9 @@ impl Chromium {
     }
 
     pub(crate) async fn click(&self, css: &str) {
-        let element = soon(self.page.find(Locator::Css(css))).await.unwrap();
-        soon(element.click()).await.unwrap();
+        // A page may be on its way.
+        let found = until(css, DEADLINE, async || Ok(self.page.find(Locator::Css(css)).await.ok()));
+        soon(found.await.unwrap().click()).await.unwrap();
     }
 
     /// Waits until the page says something.

@@ -1,10 +1,10 @@
 //! People who log in in a browser, at a provider of their company's.
 
-use drover_testkit::directories::{Glewlwyd, OidcProvider};
+use drover_testkit::directories::{Github, Glewlwyd, OidcProvider};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Installation;
 use drover_testkit::process::until;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::browser::{Chromium, terminal};
 use crate::control::{Installed, installed};
@@ -20,10 +20,11 @@ async fn add(
     oidc: &OidcProvider,
     client: &str,
     secret: &str,
+    access: &str,
 ) -> anyhow::Result<String> {
     let mut command =
-        installed.admin.drover(["provider", "add-oidc", "corp", "--issuer", &oidc.issuer, "--ca"]);
-    command.arg(&oidc.ca).args(["--client-id", client, "--secret-stdin"]);
+        installed.admin.drover(["provider", "add-oidc", "corp", "--issuer", oidc.issuer(), "--ca"]);
+    command.arg(oidc.ca()).args(["--client-id", client, "--secret-stdin", "--access", access]);
     command.args(["--scope", "profile", "--scope", "groups", "--scope", "offline_access"]);
     soon(output_of(&mut command, secret)).await
 }
@@ -44,9 +45,9 @@ async fn somebody_of_an_openid_provider_logs_in_and_goes_with_their_group() {
     let installation = &installed.installation;
     let oidc = soon(OidcProvider::start(&folder("oidc-provider"), &callback(installation))).await.unwrap();
     let _agent = installed.import("oidc").await;
-    let refused = add(&installed, &oidc, "drover", "another").await.unwrap_err().to_string();
+    let refused = add(&installed, &oidc, "drover", "another", "restricted").await.unwrap_err().to_string();
     assert!(refused.contains("does not know the client, its secret is another"), "{refused}");
-    add(&installed, &oidc, "drover", OidcProvider::SECRET).await.unwrap();
+    add(&installed, &oidc, OidcProvider::CLIENTS[0], OidcProvider::SECRET, "restricted").await.unwrap();
     let bind = [
         "binding",
         "create",
@@ -90,13 +91,52 @@ async fn somebody_of_an_openid_provider_logs_in_and_goes_with_their_group() {
     oidc.set("alice", &json!({ "groups": ["on-call"] })).await.unwrap();
     installed.says(&["user", "refresh", "alice@corp"]).await.unwrap();
     until("alice to be refused", DEADLINE, async || Ok(kubectl().await.err())).await.unwrap();
-    installed
-        .says(&["binding", "create", "--user", "alice@corp", "--role", "cluster-viewer", "--cluster", "oidc"])
-        .await
-        .unwrap();
-    oidc.set("alice", &json!({ "disabled": true })).await.unwrap();
-    installed.says(&["user", "refresh", "alice@corp"]).await.unwrap();
-    assert!(installed.says(&["token", "list"]).await.is_ok());
+    soon(chromium.page.clone().close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_openid_provider_says_makes_nobody_more_than_they_are() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("oidc-claims").await;
+    let installation = &installed.installation;
+    let oidc =
+        soon(OidcProvider::start(&folder("oidc-claims-provider"), &callback(installation))).await.unwrap();
+    // Signed with an elliptic curve.
+    add(&installed, &oidc, OidcProvider::CLIENTS[1], OidcProvider::SECRET, "unrestricted").await.unwrap();
+    let console = format!("https://console.localhost:{}/console", installation.port);
+    for (name, said) in [
+        ("mallory", "System:admin has a name that Kubernetes or Drover keeps for itself"),
+        ("newline", "cannot be a principal"),
+    ] {
+        let chromium = Chromium::start(&folder(&format!("oidc-claims-{name}"))).await;
+        chromium.open(&console).await;
+        chromium.click("a[href^='/console/sign-in/corp']").await;
+        sign_in(&chromium, name, &format!("of-{name}")).await;
+        chromium.click("button[value=allow]").await;
+        chromium.says(said).await;
+        soon(chromium.page.clone().close()).await.unwrap();
+    }
+    let users = installed.says(&["user", "list"]).await.unwrap();
+    assert!(!users.contains("corp"), "{users}");
+
+    // Who says no at the provider is told so, and who is gone there is logged out at the next refresh.
+    let chromium = Chromium::start(&folder("oidc-claims-chromium")).await;
+    chromium.open(&console).await;
+    chromium.click("a[href^='/console/sign-in/corp']").await;
+    sign_in(&chromium, "bob", "of-bob").await;
+    chromium.click("button[value=deny]").await;
+    chromium.says("The provider let nobody in: the person said no.").await;
+    chromium.click("a[href^='/console/sign-in/corp']").await;
+    chromium.click("button[value=allow]").await;
+    chromium.says("Sign out").await;
+    let users = installed.says(&["user", "list", "-o", "json"]).await.unwrap();
+    assert!(users.contains("bob@corp") && users.contains("corp:group/single-text"), "{users}");
+    oidc.set("bob", &json!({ "disabled": true })).await.unwrap();
+    installed.says(&["user", "refresh", "bob@corp"]).await.unwrap();
+    chromium.open(&console).await;
+    chromium.says("Sign in with corp").await;
     soon(chromium.page.clone().close()).await.unwrap();
 }
 
@@ -151,5 +191,74 @@ async fn another_openid_provider_whose_refresh_tokens_are_good_for_one_use() {
     let said = installed.says(&["user", "refresh", "carol@corp"]).await.unwrap_err().to_string();
     assert!(said.contains("the directory does not answer"), "{said}");
     assert!(who().await.is_ok());
+    soon(chromium.page.clone().close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn somebody_of_github_has_the_roles_of_their_teams_and_of_those_above() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("github").await;
+    let installation = &installed.installation;
+    let github = soon(Github::start(&folder("github-server"), &callback(installation))).await.unwrap();
+    let add = async |secret: &str| {
+        let mut add =
+            installed.admin.drover(["provider", "add-github", "gh", "--server", github.url(), "--ca"]);
+        add.arg(github.ca()).args([
+            "--client-id",
+            Github::APP.0,
+            "--secret-stdin",
+            "--access",
+            "unrestricted",
+        ]);
+        soon(output_of(&mut add, secret)).await
+    };
+    let refused = add("another").await.unwrap_err().to_string();
+    assert!(refused.contains("GitHub does not know the client, or its secret is another"), "{refused}");
+    add(Github::APP.1).await.unwrap();
+
+    let chromium = Chromium::start(&folder("github-chromium")).await;
+    let log_in = async || {
+        let (login, url, _lines) = terminal(installation, "alice").await;
+        chromium.open(&url).await;
+        chromium.click("a[href^='/console/sign-in/gh']").await;
+        chromium.click("form:has(input[value=alice]) button").await;
+        chromium.says("A program asks to be logged in as alice@gh").await;
+        chromium.click("button[value=grant]").await;
+        chromium.says("Granted.").await;
+        assert!(soon(login.wait_with_output()).await.unwrap().status.success());
+    };
+    log_in().await;
+    let groups = async || {
+        let users = installed.says(&["user", "list", "-o", "json"]).await.unwrap();
+        let users: Value = serde_json::from_str(&users).unwrap();
+        let alice = users.as_array().unwrap().iter().find(|user| user["spec"]["name"] == "alice@gh").unwrap();
+        let all: Vec<_> =
+            alice["spec"]["groups"].as_array().unwrap().iter().map(ToString::to_string).collect();
+        let of = |kind: &str| all.iter().filter(|group| group.contains(kind)).count();
+        (of("gh:group/org-"), of("gh:group/team-"))
+    };
+    // More than a page of organisations; her team, and the two that it is in.
+    assert_eq!(groups().await, (131, 3));
+    let refresh = async || installed.says(&["user", "refresh", "alice@gh"]).await;
+    github.limit().await.unwrap();
+    let said = refresh().await.unwrap_err().to_string();
+    assert!(said.contains("the directory does not answer"), "{said}");
+    assert_eq!(groups().await, (131, 3));
+    github.remove("alice", "dev").await.unwrap();
+    refresh().await.unwrap();
+    assert_eq!(groups().await, (131, 0));
+    let who = async || soon(output(&mut installation.person("alice").drover(["whoami"]))).await;
+    assert!(who().await.unwrap().contains("alice@gh"));
+    github.revoke("alice").await.unwrap();
+    refresh().await.unwrap();
+    assert!(who().await.is_err());
+    log_in().await;
+    assert!(who().await.is_ok());
+    github.suspend("alice").await.unwrap();
+    refresh().await.unwrap();
+    assert!(who().await.is_err());
+    assert_eq!(github.invalid().await.unwrap(), "[]");
     soon(chromium.page.clone().close()).await.unwrap();
 }
