@@ -75,24 +75,32 @@ pub struct Serve {
 
     /// Where browsers reach the console, as https://HOST or https://HOST:PORT: the gateway's --console-host. Without it there is none.
     #[arg(long, env = "DROVER_CONSOLE_URL", value_name = "URL")]
-    pub console_url: Option<ConsoleUrl>,
+    pub console_url: Option<Origin>,
+
+    /// Where clients reach gateways, as https://HOST or https://HOST:PORT: for the kubeconfigs that the console gives.
+    #[arg(long, env = "DROVER_SERVER_URL", value_name = "URL")]
+    pub server_url: Option<Origin>,
+
+    /// Authority of the certificate there (PEM), where clients' systems do not know it.
+    #[arg(long, env = "DROVER_SERVER_CA", value_name = "FILE", requires = "server_url")]
+    pub server_ca: Option<PathBuf>,
 
     /// How long running requests may go on after a signal to stop, in seconds.
     #[arg(long, env = "DROVER_DRAIN_DEADLINE_S", default_value = "5", value_parser = seconds)]
     pub drain_deadline: Duration,
 }
 
-/// Where browsers reach the console: an origin (RFC 6454).
+/// Where something of ours is reached over HTTPS (RFC 6454).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsoleUrl(String);
+pub struct Origin(String);
 
-impl ConsoleUrl {
-    pub(crate) fn origin(&self) -> &str {
+impl Origin {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl std::str::FromStr for ConsoleUrl {
+impl std::str::FromStr for Origin {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -32,6 +32,7 @@ use crate::rest::login::log_in;
 use crate::routes::{Control, Refused};
 
 pub(crate) mod away;
+mod kubeconfig;
 mod pages;
 
 use pages::{Notice, Session, Ways};
@@ -64,6 +65,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route("/", get(async || go(HOME)))
         .route(HOME, get(home))
         .route(DEVICE, get(device).post(decide))
+        .route(kubeconfig::KUBECONFIG, post(kubeconfig::take))
         .route(REVOKE, post(revoke))
         .route(SIGN_IN, post(sign_in))
         .route(away::AWAY, get(away::go))
@@ -280,7 +282,8 @@ async fn shown(control: &Control, signed: &Signed, notice: &Notice) -> Response 
     match listed.await {
         Ok((clusters, tokens)) => {
             let own = signed.caller.token.spec.id.as_str();
-            Html(pages::home(&signed.session(), &clusters, &tokens, own, notice)).into_response()
+            let downloads = control.door.is_some();
+            Html(pages::home(&signed.session(), &clusters, downloads, &tokens, own, notice)).into_response()
         }
         Err(refused) => problem(refused.code(), "Drover does not answer", &sentence(refused.message())),
     }
@@ -317,7 +320,7 @@ async fn theirs(control: &Control, headers: &HeaderMap, csrf: &str) -> Option<Si
 }
 
 fn is_own_origin(control: &Control, headers: &HeaderMap) -> bool {
-    let own = control.console.as_ref().map(|console| console.origin().as_bytes());
+    let own = control.console.as_ref().map(|console| console.as_str().as_bytes());
     own.is_some() && headers.get(ORIGIN).map(HeaderValue::as_bytes) == own
 }
 

@@ -33,7 +33,7 @@ pub(crate) mod login;
 mod password;
 mod providers;
 mod registration;
-mod tokens;
+pub(crate) mod tokens;
 mod users;
 
 use caller::Caller;

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::attempts::Attempts;
-use crate::config::ConsoleUrl;
+use crate::config::Origin;
 use crate::console;
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentRefused};
@@ -43,7 +43,9 @@ pub(crate) struct Control {
     pub issuers: Issuers,
     pub uses: Arc<Uses>,
     /// Where browsers reach the console; absent where there is none.
-    pub console: Option<ConsoleUrl>,
+    pub console: Option<Origin>,
+    /// Where clients reach gateways; absent where control was not told.
+    pub door: Option<Door>,
     /// Held by whoever writes, so that what was checked is still so when it is written.
     pub writes: Mutex<()>,
     pub enrolment: Enrolment,
@@ -51,6 +53,13 @@ pub(crate) struct Control {
     pub gateways: Arc<Gateways>,
     /// Calls of gateways, which outlive the requests that began them.
     pub calls: TaskTracker,
+}
+
+/// Where clients reach gateways.
+pub(crate) struct Door {
+    pub url: Origin,
+    /// Of its certificate, as PEM; absent where clients' systems know it.
+    pub ca: Option<String>,
 }
 
 /// A refusal on its way out.

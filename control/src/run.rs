@@ -23,7 +23,7 @@ use crate::listener::{self, Listener};
 use crate::objects::Objects;
 use crate::passwords::Passwords;
 use crate::refresh;
-use crate::routes::{self, Control};
+use crate::routes::{self, Control, Door};
 use crate::seal::Seal;
 use crate::signer::Signers;
 use crate::snapshots::Snapshots;
@@ -69,6 +69,9 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let gateways =
         Gateways::load(objects.clone(), uses.clone(), config.max_staleness, stopping.clone()).await?;
     let gateways = Arc::new(gateways);
+    let ca = config.server_ca.as_ref().map(std::fs::read_to_string).transpose();
+    let ca = ca.context("failed to read the file of --server-ca")?;
+    let door = config.server_url.map(|url| Door { url, ca });
     let calls = TaskTracker::new();
     let control = Control {
         enrolment: Enrolment::new(objects.clone(), authority.clone())?,
@@ -79,6 +82,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         issuers: Issuers::default(),
         uses: uses.clone(),
         console: config.console_url,
+        door,
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways: gateways.clone(),

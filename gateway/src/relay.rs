@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use drover_api::rest;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
-    LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, WARNING, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE,
+    HOST, HeaderName, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, WARNING,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{Method, Uri};
 use http_body_util::{BodyExt, Full};
@@ -38,8 +38,9 @@ const TO_CONTROL: [HeaderName; 3] = [ACCEPT, AUTHORIZATION, CONTENT_TYPE];
 const TO_CLIENT: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING];
 /// The same for the console, whose sessions are cookies: no credential of the API's is one there.
 const TO_CONSOLE: [HeaderName; 4] = [ACCEPT, CONTENT_TYPE, COOKIE, ORIGIN];
-const TO_BROWSER: [HeaderName; 8] = [
+const TO_BROWSER: [HeaderName; 9] = [
     CACHE_CONTROL,
+    CONTENT_DISPOSITION,
     CONTENT_SECURITY_POLICY,
     CONTENT_TYPE,
     LOCATION,

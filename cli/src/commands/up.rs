@@ -36,7 +36,7 @@ pub(super) fn up(kept: Kept, up: &Up) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    let server = format!("https://{}:{}", bracketed(&up.hosts[0]), address("--listen", &up.listen)?.port());
+    let server = server_url(up)?;
     let login = remember(kept, &server, &bootstrapped.ca, up, &data)?;
     println!("Drover is ready at {server}\n{password}");
     println!("Next, in another terminal:");
@@ -108,6 +108,8 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
         flag("listen", &up.control_listen),
         flag("admin-listen", &up.control_admin_listen),
         flag("console-url", &console_url(up)?),
+        flag("server-url", &server_url(up)?),
+        flag("server-ca", &data.file("ca.crt")),
     ];
     let gateway = vec![
         flag("control", &up.control_listen),
@@ -128,6 +130,11 @@ fn start(data: &Data, up: &Up, stop: &Stop) -> anyhow::Result<Option<Vec<Process
     let mut gateway = Process::start("drover-gateway", gateway, Path::new(&data.file("gateway.log")))?;
     let ready = gateway.wait_ready(address("--admin-listen", &up.admin_listen)?, stop)?;
     Ok(ready.then(|| vec![control, gateway]))
+}
+
+/// Where clients reach the gateway.
+fn server_url(up: &Up) -> anyhow::Result<String> {
+    Ok(format!("https://{}:{}", bracketed(&up.hosts[0]), address("--listen", &up.listen)?.port()))
 }
 
 fn console_url(up: &Up) -> anyhow::Result<String> {

@@ -168,7 +168,7 @@ async fn finish(control: &Control, away: &Away, answer: &Answer) -> Result<(Stri
 
 /// The redirect URI; none where there is no console.
 pub(crate) fn back(control: &Control) -> Option<String> {
-    control.console.as_ref().map(|console| format!("{}{CALLBACK}", console.origin()))
+    control.console.as_ref().map(|console| format!("{}{CALLBACK}", console.as_str()))
 }
 
 fn now_s() -> u64 {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use drover_api::kinds::{Cluster, Object, Token};
 
+use super::kubeconfig::KUBECONFIG;
 use super::{DEVICE, HOME, REVOKE, SIGN_IN, SIGN_OUT, STYLE};
 
 /// What a page says at its top, of what was just done or refused.
@@ -108,6 +109,7 @@ pub(super) fn confirm(session: &Session<'_>, user_code: &str) -> String {
 pub(super) fn home(
     session: &Session<'_>,
     clusters: &[String],
+    downloads: bool,
     tokens: &[Object<Token>],
     own: &str,
     notice: &Notice,
@@ -125,6 +127,16 @@ pub(super) fn home(
             );
         }
         body.push_str("</ul>");
+        if downloads {
+            let csrf = escaped(session.csrf);
+            _ = write!(
+                body,
+                "<form method=\"post\" action=\"{KUBECONFIG}\"><input type=\"hidden\" name=\"csrf\" value=\"{csrf}\">\
+                 <button class=\"quiet\" aria-describedby=\"kubeconfig\">Download a kubeconfig</button>\
+                 <p id=\"kubeconfig\">For machines without <code>drover</code>: it holds a token of its own, for 30 days, which is \
+                 listed below and can be revoked there.</p></form>"
+            );
+        }
     }
     body.push_str(
         "<h2>Tokens</h2><table><thead><tr><th scope=\"col\">Token</th><th scope=\"col\">For</th><th scope=\"col\">Until</th>\
@@ -217,7 +229,7 @@ mod tests {
             arrived(hostile),
             enter_code(&session, hostile, &notice),
             confirm(&session, hostile),
-            home(&session, &[hostile.to_owned()], &[], hostile, &notice),
+            home(&session, &[hostile.to_owned()], true, &[], hostile, &notice),
             message(hostile, &notice),
         ] {
             assert!(!page.contains("<script") && !page.contains("('x')"), "{page}");

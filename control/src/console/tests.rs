@@ -1,5 +1,6 @@
 use axum::body::Body;
 use axum::http::Request;
+use axum::http::header::CONTENT_DISPOSITION;
 use drover_api::kinds::{TokenKind, TokenScope, User};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -186,4 +187,24 @@ async fn only_ones_own_tokens_are_shown_and_revoked() {
     let left: Vec<_> = control.objects.list::<Token>().await.unwrap();
     let left: Vec<_> = left.iter().map(|token| token.spec.id.as_str()).collect();
     assert!(left.contains(&anothers.as_str()) && !left.contains(&own.as_str()), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_kubeconfig_to_take_away_holds_a_token_of_its_own() {
+    let mut browser = Browser::new().await;
+    browser.sign_in().await;
+    let refused = browser.send("POST", kubeconfig::KUBECONFIG, "csrf=wrong").await;
+    assert_eq!(refused.code, 403);
+    let got = browser.send("POST", kubeconfig::KUBECONFIG, &format!("csrf={}", browser.csrf())).await;
+    assert_eq!(got.code, 200, "{}", got.body);
+    assert_eq!(got.headers[CONTENT_DISPOSITION], "attachment; filename=\"drover.kubeconfig\"");
+    assert_eq!(got.headers[CACHE_CONTROL], "no-store");
+    let config: Value = serde_json::from_str(&got.body).unwrap();
+    let token = config["users"][0]["user"]["token"].as_str().unwrap();
+    assert!(!browser.cookie.contains(token), "the session's own");
+    let tokens = browser.served.control.objects.list::<Token>().await.unwrap();
+    let kinds: Vec<_> = tokens.iter().map(|token| token.spec.kind).collect();
+    assert!(kinds.contains(&TokenKind::Kubeconfig) && kinds.len() == 2, "{kinds:?}");
+    // No cluster is hers: none is named.
+    assert_eq!(config["contexts"], serde_json::json!([]));
 }

@@ -51,7 +51,7 @@ pub(super) async fn begin(
         let status = Status::failure(429, "TooManyRequests", "too many logins wait to be granted");
         return (retry, Refused::of(status)).into_response();
     };
-    let verification_uri = format!("{}{}", console.origin(), console::DEVICE);
+    let verification_uri = format!("{}{}", console.as_str(), console::DEVICE);
     let authorization = DeviceAuthorization {
         verification_uri_complete: format!("{verification_uri}?user_code={}", begun.user_code),
         verification_uri,

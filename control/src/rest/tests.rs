@@ -24,6 +24,7 @@ use crate::gateways::Gateways;
 use crate::issuers::Issuers;
 use crate::objects::{Objects, UserSecret};
 use crate::passwords::Passwords;
+use crate::routes::Door;
 use crate::seal::Seal;
 use crate::signer::Signers;
 use crate::snapshots::Snapshots;
@@ -57,6 +58,7 @@ pub(crate) async fn served() -> Served {
         issuers: Issuers::default(),
         uses,
         console: Some("https://console.test:8443".parse().unwrap()),
+        door: Some(Door { url: "https://drover.test".parse().unwrap(), ca: Some("the authority".into()) }),
         writes: Mutex::new(()),
         snapshots: snapshots.clone(),
         gateways: Arc::new(gateways),

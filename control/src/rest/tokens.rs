@@ -46,7 +46,7 @@ pub(super) fn lifetimes(kind: TokenKind) -> (u64, u64) {
 }
 
 /// A token of a user's, with the text that is shown once.
-pub(super) async fn make(
+pub(crate) async fn make(
     control: &Control,
     user: &User,
     kind: TokenKind,
