@@ -125,17 +125,14 @@ pub async fn post(url: &str, body: &str) -> anyhow::Result<()> {
 
 async fn plain(method: &str, url: &str, body: &str) -> anyhow::Result<(u16, String)> {
     let uri: http::Uri = url.parse()?;
-    let (authority, path) = (uri.authority().context("no authority")?.as_str(), uri.path());
-    let mut stream = TcpStream::connect(authority).await?;
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    timeout(DEADLINE, stream.read_to_string(&mut answer)).await??;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
-    Ok((status(&answer)?, body))
+    let authority = uri.authority().context("no authority")?.as_str();
+    let (mut sender, driver) = http1::handshake(TokioIo::new(TcpStream::connect(authority).await?)).await?;
+    tokio::spawn(driver);
+    let request = Request::builder().method(method).uri(uri.path()).header("host", authority);
+    let answer = timeout(DEADLINE, sender.send_request(request.body(body.to_owned())?)).await??;
+    let code = answer.status().as_u16();
+    let body = timeout(DEADLINE, answer.into_body().collect()).await??.to_bytes();
+    Ok((code, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// What a process counts under a name, with its labels: of an admin port's URL of metrics.

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use drover_testkit::client::post;
 use drover_testkit::directories::OpenLdap;
+use drover_testkit::fleet::output;
+use drover_testkit::image::BUSYBOX;
 use drover_testkit::installation::Installation;
 use drover_testkit::process::{Process, free_port, until};
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -15,6 +18,7 @@ use tokio::process::{Child, ChildStderr};
 
 use crate::control::installed;
 use crate::directories::{add, skipped};
+use crate::pods::noded;
 use crate::system::{DEADLINE, folder, soon};
 
 /// How long a script of a test may take.
@@ -23,6 +27,8 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chromium and what drives it; both end when dropped.
 pub(crate) struct Chromium {
     pub(crate) page: Client,
+    /// Of what drives it.
+    url: String,
     _driver: Process,
 }
 
@@ -44,7 +50,7 @@ impl Chromium {
             let mut builder = ClientBuilder::new(HttpConnector::new());
             Ok(builder.capabilities(capabilities.clone()).connect(&url).await.ok())
         });
-        Self { page: page.await.unwrap(), _driver: driver }
+        Self { page: page.await.unwrap(), url, _driver: driver }
     }
 
     pub(crate) async fn open(&self, url: &str) {
@@ -75,6 +81,19 @@ impl Chromium {
         .await;
         if let Err(error) = said {
             panic!("{error}; {:?} shows {shown:?}", self.page.current_url().await);
+        }
+    }
+
+    /// Has it send a field with every request, as extensions of browsers do.
+    async fn sends(&self, name: &str, value: &str) {
+        let session = soon(self.page.session_id()).await.unwrap().unwrap();
+        let url = format!("{}/session/{session}/goog/cdp/execute", self.url);
+        for (command, parameters) in [
+            ("Network.enable", json!({})),
+            ("Network.setExtraHTTPHeaders", json!({ "headers": { name: value } })),
+        ] {
+            let body = json!({ "cmd": command, "params": parameters }).to_string();
+            soon(post(&url, &body)).await.unwrap();
         }
     }
 
@@ -178,6 +197,84 @@ async fn no_page_of_another_origin_reads_the_console_or_acts_in_it() {
     assert_eq!(chromium.script(&form).await, "sent");
     chromium.says("That did not come from here").await;
     chromium.open(&format!("{console}/console")).await;
+    chromium.says("Sign out").await;
+    soon(chromium.page.clone().close()).await.unwrap();
+}
+
+/// What a page of somebody's pod tries: to read the console, to have its cookies or make some, to frame it, to send its
+/// forms. It says in its body what came of each.
+const HOSTILE: &str = r#"<!doctype html><body><script>
+const console_ = location.origin.replace('//', '//console.') + '/console', said = [];
+const say = (what, result) => { said.push(what + '=' + result); if (said.length === 5) document.body.innerText = said.sort().join(' '); };
+const quiet = promise => promise.then(() => 'got', () => 'blocked');
+quiet(fetch(console_, { credentials: 'include' }).then(answer => answer.text())).then(result => say('read', result));
+quiet(fetch(console_ + '/sign-out', { method: 'POST', credentials: 'include', headers: { 'content-type': 'application/x-www-form-urlencoded' }, body: 'csrf=0' })).then(result => say('write', result));
+document.cookie = '__Host-drover=evil; Secure; Path=/; Domain=console.localhost';
+document.cookie = '__Host-drover-away=evil; Secure; Path=/; Domain=localhost';
+say('cookies', document.cookie.includes('evil') ? 'made' : 'none');
+const opened = window.open(console_); setTimeout(() => { let seen; try { seen = opened.document.body ? 'got' : 'none' } catch { seen = 'blocked' } say('window', opened ? seen : 'blocked') }, 1500);
+const frame = document.createElement('iframe'); frame.src = console_;
+frame.onload = () => { let seen; try { seen = frame.contentDocument && frame.contentDocument.body.innerText ? 'got' : 'blocked' } catch { seen = 'blocked' } say('frame', seen) };
+document.body.append(frame);
+</script>"#;
+
+#[tokio::test]
+async fn a_hostile_page_of_a_pod_reaches_nothing_of_the_console() {
+    let (false, Some(noded)) = (skipped(), noded()) else { return };
+    let installed = installed("browser-pod").await;
+    installed.says(&["cluster", "create", "noded"]).await.unwrap();
+    let kubeconfig = &noded.plane.admin_kubeconfig;
+    let _agent = soon(installed.installation.import(&installed.admin, "noded", kubeconfig)).await.unwrap();
+    let pod = "browser-hostile";
+    let image = format!("--image={BUSYBOX}");
+    let serve = format!(
+        "mkdir /tmp/w; cat > /tmp/w/index.html <<'EOF'\n{HOSTILE}\nEOF\nexec httpd -f -p 8080 -h /tmp/w"
+    );
+    // On its node's network, where this cluster's API server reaches it.
+    let overrides = r#"--overrides={"spec":{"hostNetwork":true}}"#;
+    let run = [
+        "run",
+        pod,
+        &image,
+        "--restart=Never",
+        "--image-pull-policy=Never",
+        overrides,
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        &serve,
+    ];
+    soon(output(noded.plane.kubectl().args(run))).await.unwrap();
+
+    let port = installed.installation.port;
+    let made = installed.says(&["user", "create", "zoe"]).await.unwrap();
+    let password = drover_testkit::installation::drawn_password(&made).unwrap();
+    let token = installed.says(&["token", "create"]).await.unwrap().trim().to_owned();
+    let page = format!("/k8s/clusters/noded/api/v1/namespaces/default/pods/http:{pod}:8080/proxy/");
+    let client = installed.installation.client().unwrap();
+    let mut last = String::new();
+    let served = until("the pod's page", DEADLINE, async || {
+        let path = page.strip_prefix("/k8s/clusters/noded").unwrap();
+        let (code, said) = client.get("noded", path, &token).await?;
+        last = format!("{code} {said}");
+        Ok((code == 200).then_some(()))
+    });
+    if let Err(error) = served.await {
+        panic!("{error}: {last}");
+    }
+    let chromium = Chromium::start(&folder("browser-pod-chromium")).await;
+    let console = format!("https://console.localhost:{port}/console");
+    chromium.open(&console).await;
+    chromium.types("zoe\u{e004}").await;
+    chromium.types(&format!("{password}\u{e007}")).await;
+    chromium.says("Sign out").await;
+    // Browsers send clusters no credential by themselves; this one has been made to.
+    chromium.sends("Authorization", &format!("Bearer {token}")).await;
+    chromium.open(&format!("https://localhost:{port}{page}")).await;
+    chromium.says("cookies=none frame=blocked read=blocked window=blocked write=blocked").await;
+    // The session that is there all along was not touched.
+    chromium.open(&console).await;
     chromium.says("Sign out").await;
     soon(chromium.page.clone().close()).await.unwrap();
 }
