@@ -29,6 +29,9 @@ pub const DEVICE_TOKEN: &str = "/v1/device_token";
 /// What such a program calls itself, and how it asks.
 pub const CLIENT_ID: &str = "drover";
 pub const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// How a program asks with a code that a browser brought it (RFC 6749, 4.1.3), and where it sends the browser for one.
+pub const CODE_GRANT: &str = "authorization_code";
+pub const AUTHORIZE: &str = "/console/authorize";
 /// When the tokens that the caller sees were last used.
 pub const TOKEN_USES: &str = "/v1/tokenuses";
 /// Of one user: ends all of them (DELETE).

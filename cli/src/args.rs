@@ -114,6 +114,9 @@ pub(crate) struct Login {
     /// Read the password from the standard input.
     #[arg(long)]
     pub password_stdin: bool,
+    /// Show a code for a browser on any machine, and open none here.
+    #[arg(long, conflicts_with_all = ["user", "provider", "password_stdin"])]
+    pub device: bool,
     /// Authority of the gateway's certificate (PEM), where the system does not know it.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,

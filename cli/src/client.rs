@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, User};
 use drover_api::rest::{
-    CLIENT_ID, ChangePassword, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT, DEVICE_TOKEN,
+    CLIENT_ID, CODE_GRANT, ChangePassword, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT, DEVICE_TOKEN,
     DeviceAuthorization, DeviceError, DeviceToken, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD,
     PREFIX, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
@@ -18,6 +18,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use crate::config::Config;
+use crate::loopback::Brought;
 
 /// Above what a gateway waits for control, which waits for gateways.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -157,6 +158,19 @@ impl Client {
         let refused: DeviceError =
             serde_json::from_slice(&body).context("the answer is not one of Drover's")?;
         Ok(Err(refused.error))
+    }
+
+    /// The token of a login whose code a browser has brought.
+    pub(crate) fn exchange_code(&self, brought: &Brought) -> anyhow::Result<DeviceToken> {
+        let fields = [
+            ("client_id", CLIENT_ID),
+            ("grant_type", CODE_GRANT),
+            ("code", brought.code.as_str()),
+            ("redirect_uri", brought.redirect_uri.as_str()),
+            ("code_verifier", brought.verifier.as_str()),
+        ];
+        read(self.post_form(DEVICE_TOKEN, &fields)?)
+            .context("the login came too late: drover login begins anew")
     }
 
     fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> anyhow::Result<Response<Body>> {

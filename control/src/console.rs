@@ -18,19 +18,20 @@ use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use drover_api::kinds::{Cluster, Directory, Kind, Object, Provider, Token, TokenKind};
-use drover_api::rest::Login;
+use drover_api::rest::{AUTHORIZE, Login};
 use drover_api::status::Status;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::info;
 
-use crate::devices::Decision;
+use crate::devices::{Decided, Decision};
 use crate::listener::Client;
 use crate::rest::caller::Caller;
 use crate::rest::login::log_in;
 use crate::routes::{Control, Refused};
 
+mod authorize;
 pub(crate) mod away;
 mod kubeconfig;
 mod pages;
@@ -64,6 +65,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
     Router::new()
         .route("/", get(async || go(HOME)))
         .route(HOME, get(home))
+        .route(AUTHORIZE, get(authorize::authorize))
         .route(DEVICE, get(device).post(decide))
         .route(kubeconfig::KUBECONFIG, post(kubeconfig::take))
         .route(REVOKE, post(revoke))
@@ -160,8 +162,8 @@ async fn device(
     if user_code.is_empty() {
         return Html(pages::enter_code(&signed.session(), "", &Notice::None)).into_response();
     }
-    if let Some(code) = control.devices.waiting(&user_code, Instant::now()) {
-        return Html(pages::confirm(&signed.session(), &code)).into_response();
+    if let Some(waiting) = control.devices.waiting(&user_code, Instant::now()) {
+        return Html(pages::confirm(&signed.session(), &waiting)).into_response();
     }
     let problem = Notice::Problem(
         "No terminal waits for this code. It may have waited too long: begin anew there.".into(),
@@ -183,15 +185,17 @@ async fn decide(
         }
         Answer::Deny => (Decision::Denied, "Refused. The program gets nothing."),
     };
-    let notice = if control.devices.decide(&user_code, made, Instant::now()) {
-        info!(
-            user = signed.caller.user.spec.name,
-            granted = decision == Answer::Grant,
-            "device login decided"
-        );
-        Notice::Done(done.to_owned())
-    } else {
-        Notice::Problem("No terminal waits for this code any more: begin anew there.".to_owned())
+    let decided = control.devices.decide(&user_code, made, Instant::now());
+    if decided != Decided::Nothing {
+        let granted = decision == Answer::Grant;
+        info!(user = signed.caller.user.spec.name, granted, "login of a program decided");
+    }
+    let notice = match decided {
+        Decided::Brought(to) => return Html(pages::going("Back to the program", &to)).into_response(),
+        Decided::Nothing => {
+            Notice::Problem("No terminal waits for this code any more: begin anew there.".to_owned())
+        }
+        Decided::Told => Notice::Done(done.to_owned()),
     };
     shown(&control, &signed, &notice).await
 }

@@ -1,5 +1,6 @@
 //! Logging in and out.
 
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,10 +13,13 @@ use super::password;
 use crate::args::{Login, Output};
 use crate::client::Client;
 use crate::config::{self, Kept};
+use crate::loopback::Loopback;
 use crate::output::print;
 
 /// Longest wait between two questions that a server may ask for, and how much longer after one that came too soon.
 const INTERVAL_MAX_S: u64 = 60;
+/// The console's page for devices, below its address.
+const DEVICE_PAGE: &str = "/console/device";
 const INTERVAL_MORE: Duration = Duration::from_secs(5);
 
 pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
@@ -31,46 +35,45 @@ pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
             std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
         kept.config.ca = Some(ca);
     }
+    let device = login.device;
     // A name is for a password; without one, whoever is in the browser says who they are.
     let by_password = login.user.is_some() || login.provider.is_some() || login.password_stdin;
     kept.config.user = login.user;
     kept.config.provider = login.provider;
-    let said = if by_password { obtain(&mut kept, login.password_stdin)? } else { by_browser(&mut kept)? };
+    let said =
+        if by_password { obtain(&mut kept, login.password_stdin)? } else { by_browser(&mut kept, device)? };
     println!("{said}");
     Ok(())
 }
 
 /// As whoever logged in last. Nothing goes to the standard output: it is kubectl's.
 pub(super) fn again(kept: &mut Kept) -> anyhow::Result<()> {
-    let said = if kept.config.user.is_some() { obtain(kept, false)? } else { by_browser(kept)? };
+    let said = if kept.config.user.is_some() { obtain(kept, false)? } else { by_browser(kept, false)? };
     eprintln!("{said}");
     Ok(())
 }
 
-/// Waits until somebody grants it in a browser (RFC 8628): on this machine or another.
-fn by_browser(kept: &mut Kept) -> anyhow::Result<String> {
+/// Waits until somebody grants it in a browser: on this machine where one can be opened, or else on any (RFC 8628).
+fn by_browser(kept: &mut Kept, device: bool) -> anyhow::Result<String> {
     kept.config.token = None;
     kept.config.expires_at = None;
     let client = Client::new(&kept.config)?;
     let Some(begun) = client.begin_device()? else { return obtain(kept, false) };
+    if let Some(browser) = browser().filter(|_| !device) {
+        let console = begun.verification_uri.strip_suffix(DEVICE_PAGE);
+        return here(kept, &client, console.context("the server's console is elsewhere")?, &browser);
+    }
     eprintln!(
         "Open {} in a browser, and see that it shows {}",
         begun.verification_uri_complete, begun.user_code
     );
     eprintln!("(or open {} and enter the code there)", begun.verification_uri);
-    open_browser(&begun.verification_uri_complete);
     let mut interval = Duration::from_secs(begun.interval.clamp(1, INTERVAL_MAX_S));
     let ends = Instant::now() + Duration::from_secs(begun.expires_in);
     while Instant::now() < ends {
         std::thread::sleep(interval);
         match client.ask_device(&begun.device_code)? {
-            Ok(DeviceToken { access_token, expires_at, user, .. }) => {
-                kept.config.token = Some(access_token);
-                kept.config.expires_at = Some(expires_at);
-                kept.config.user = None;
-                kept.save()?;
-                return Ok(format!("Logged in to {} as {user} until {expires_at}.", kept.config.server()?));
-            }
+            Ok(token) => return granted(kept, token),
             Err(word) => match word.as_str() {
                 "authorization_pending" => {}
                 "slow_down" => interval += INTERVAL_MORE,
@@ -83,20 +86,45 @@ fn by_browser(kept: &mut Kept) -> anyhow::Result<String> {
     bail!("nobody granted the login in time: drover login begins anew")
 }
 
-/// Where somebody sits at this machine; whether it works or not, the address is shown.
-fn open_browser(url: &str) {
+/// With a code that the browser of this machine brings.
+fn here(kept: &mut Kept, client: &Client, console: &str, browser: &OsStr) -> anyhow::Result<String> {
+    let loopback = Loopback::open()?;
+    let url = loopback.url(console)?;
+    eprintln!("Your browser opens {url}");
+    eprintln!("(where there is none: drover login --device, and any browser will do)");
+    let mut command = std::process::Command::new(browser);
+    // Its own words, and its failure, are nobody's here: the address is shown.
+    drop(command.arg(&url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+    let brought = loopback.wait()?;
+    granted(kept, client.exchange_code(&brought)?)
+}
+
+fn granted(kept: &mut Kept, token: DeviceToken) -> anyhow::Result<String> {
+    let DeviceToken { access_token, expires_at, user, .. } = token;
+    kept.config.token = Some(access_token);
+    kept.config.expires_at = Some(expires_at);
+    kept.config.user = None;
+    kept.save()?;
+    Ok(format!("Logged in to {} as {user} until {expires_at}.", kept.config.server()?))
+}
+
+/// The program that opens a browser, where somebody sits at this machine.
+fn browser() -> Option<OsString> {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let remote = is_set("SSH_CONNECTION") || is_set("SSH_TTY");
+    // There, the port that the browser would come back to is on another machine than the browser.
+    if remote {
+        return None;
+    }
+    if let Some(named) = std::env::var_os("BROWSER").filter(|named| !named.is_empty()) {
+        return Some(named);
+    }
     let program = match std::env::consts::OS {
         "macos" => Some("open"),
         "linux" if is_set("DISPLAY") || is_set("WAYLAND_DISPLAY") => Some("xdg-open"),
         _ => None,
     };
-    if let Some(program) = program.filter(|_| !remote && std::io::stderr().is_terminal()) {
-        let mut command = std::process::Command::new(program);
-        // Its own words, and its failure, are nobody's here.
-        drop(command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
-    }
+    program.filter(|_| std::io::stderr().is_terminal()).map(OsString::from)
 }
 
 fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {

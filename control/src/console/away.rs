@@ -108,7 +108,7 @@ pub(super) async fn callback(
     let mut response = match finish(&control, &away, &answer).await {
         Ok((token, lasts)) => {
             // A cookie that is for this site alone is not sent on the way from another: the page goes on by itself.
-            let mut page = Html(pages::arrived(&after(&away.user_code))).into_response();
+            let mut page = Html(pages::going("Signed in", &after(&away.user_code))).into_response();
             session_cookie(&mut page, &token, lasts);
             page
         }

@@ -6,6 +6,7 @@ use drover_api::kinds::{Cluster, Object, Token};
 
 use super::kubeconfig::KUBECONFIG;
 use super::{DEVICE, HOME, REVOKE, SIGN_IN, SIGN_OUT, STYLE};
+use crate::devices::Waiting;
 
 /// What a page says at its top, of what was just done or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +71,13 @@ pub(super) fn sign_in(ways: &Ways<'_>, user_code: &str, name: &str, notice: &Not
     page("Sign in", None, notice, &body)
 }
 
-/// Somebody has come back from a provider: goes on by itself.
-pub(super) fn arrived(next: &str) -> String {
+/// Goes on by itself, to where no form and no answer from elsewhere leads a browser.
+pub(super) fn going(title: &str, next: &str) -> String {
     let next = escaped(next);
     let body = format!(
-        "<meta http-equiv=\"refresh\" content=\"0; url={next}\"><p>You are signed in.</p>\
-         <p><a class=\"button\" href=\"{next}\">Continue</a></p>"
+        "<meta http-equiv=\"refresh\" content=\"0; url={next}\"><p><a class=\"button\" href=\"{next}\">Continue</a></p>"
     );
-    page("Signed in", None, &Notice::None, &body)
+    page(title, None, &Notice::None, &body)
 }
 
 /// Asks for the code that a terminal shows.
@@ -92,12 +92,19 @@ pub(super) fn enter_code(session: &Session<'_>, user_code: &str, notice: &Notice
     page("Log in a terminal", Some(session), notice, &body)
 }
 
-pub(super) fn confirm(session: &Session<'_>, user_code: &str) -> String {
-    let (name, code, csrf) = (escaped(session.name), escaped(user_code), escaped(session.csrf));
+pub(super) fn confirm(session: &Session<'_>, waiting: &Waiting) -> String {
+    let (name, code, csrf) = (escaped(session.name), escaped(&waiting.user_code), escaped(session.csrf));
+    let known_by = if waiting.is_here {
+        "<p>It is a program on this computer: grant it only if you have just started it yourself.</p>"
+            .to_owned()
+    } else {
+        format!(
+            "<p class=\"code\" aria-label=\"The code\">{code}</p>\
+             <p>Grant it only if you have just started it yourself, and it shows this code. Nobody from support will ever send you one.</p>"
+        )
+    };
     let body = format!(
-        "<p>A program asks to be logged in as <strong>{name}</strong>, with all that you may do, for 12 hours.</p>\
-         <p class=\"code\" aria-label=\"The code\">{code}</p>\
-         <p>Grant it only if you have just started it yourself, and it shows this code. Nobody from support will ever send you one.</p>\
+        "<p>A program asks to be logged in as <strong>{name}</strong>, with all that you may do, for 12 hours.</p>{known_by}\
          <form method=\"post\" action=\"{DEVICE}\"><input type=\"hidden\" name=\"csrf\" value=\"{csrf}\">\
          <input type=\"hidden\" name=\"user_code\" value=\"{code}\">\
          <button name=\"decision\" value=\"grant\">Log it in</button> \
@@ -226,9 +233,9 @@ mod tests {
         let names = [hostile.to_owned()];
         for page in [
             sign_in(&Ways { passwords: &names, browsers: &names }, hostile, hostile, &notice),
-            arrived(hostile),
+            going(hostile, hostile),
             enter_code(&session, hostile, &notice),
-            confirm(&session, hostile),
+            confirm(&session, &Waiting { user_code: hostile.to_owned(), is_here: false }),
             home(&session, &[hostile.to_owned()], true, &[], hostile, &notice),
             message(hostile, &notice),
         ] {

@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use axum::{Form, Json};
 use drover_api::kinds::{TokenKind, TokenScope};
-use drover_api::rest::{CLIENT_ID, DEVICE_GRANT, DeviceAuthorization, DeviceError, DeviceToken};
+use drover_api::rest::{CLIENT_ID, CODE_GRANT, DEVICE_GRANT, DeviceAuthorization, DeviceError, DeviceToken};
 use drover_api::status::Status;
 use serde::Deserialize;
 use tracing::info;
@@ -19,6 +19,7 @@ use super::tokens::Lasts;
 use super::{applied, tokens};
 use crate::console;
 use crate::devices::{Asked, INTERVAL, LIFETIME};
+use crate::listener::Client;
 use crate::routes::{Control, Refused};
 
 #[derive(Deserialize)]
@@ -30,11 +31,20 @@ pub(super) struct Begin {
 pub(super) struct Ask {
     client_id: String,
     grant_type: String,
+    #[serde(default)]
     device_code: String,
+    /// Of a program that a browser brought a code.
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    redirect_uri: String,
+    #[serde(default)]
+    code_verifier: String,
 }
 
 pub(super) async fn begin(
     State(control): State<Arc<Control>>,
+    Client(client): Client,
     form: Result<Form<Begin>, FormRejection>,
 ) -> Response {
     let Some(console) = &control.console else {
@@ -46,7 +56,7 @@ pub(super) async fn begin(
         Ok(_) => return refused("invalid_client"),
         Err(_) => return refused("invalid_request"),
     }
-    let Some(begun) = control.devices.begin(Instant::now()) else {
+    let Some(begun) = control.devices.begin(client, None, Instant::now()) else {
         let retry = [(RETRY_AFTER, LIFETIME.as_secs().to_string())];
         let status = Status::failure(429, "TooManyRequests", "too many logins wait to be granted");
         return (retry, Refused::of(status)).into_response();
@@ -67,9 +77,16 @@ pub(super) async fn token(
     State(control): State<Arc<Control>>,
     form: Result<Form<Ask>, FormRejection>,
 ) -> Response {
-    let Ok(Form(Ask { client_id, grant_type, device_code })) = form else {
+    let Ok(Form(Ask { client_id, grant_type, device_code, code, redirect_uri, code_verifier })) = form else {
         return refused("invalid_request");
     };
+    if client_id == CLIENT_ID && grant_type == CODE_GRANT {
+        let now = Instant::now();
+        let Some(principal) = control.devices.exchange(&code, &redirect_uri, &code_verifier, now) else {
+            return refused("invalid_grant");
+        };
+        return granted(&control, &principal).await.unwrap_or_else(Refused::into_response);
+    }
     if client_id != CLIENT_ID {
         return refused("invalid_client");
     }
@@ -101,7 +118,7 @@ async fn granted(control: &Control, principal: &str) -> Result<Response, Refused
     };
     let (made, user) = made;
     let spec = &made.object.spec;
-    info!(user, token = %spec.id, "login granted to a device");
+    info!(user, token = %spec.id, "login granted to a program");
     let lasts = SystemTime::from(spec.expires_at).duration_since(now).unwrap_or_default();
     let token = DeviceToken {
         access_token: made.secret.unwrap_or_default(),

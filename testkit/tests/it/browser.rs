@@ -1,5 +1,6 @@
 //! A real browser in the console, as people use it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -154,6 +155,54 @@ async fn somebody_of_a_directory_logs_a_terminal_in_with_the_keyboard_alone() {
 
     chromium.click(".who button").await;
     chromium.says("Sign in").await;
+    soon(chromium.page.clone().close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_browser_on_the_same_machine_brings_the_terminal_its_code() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("browser-loopback").await;
+    let made = installed.says(&["user", "create", "zoe"]).await.unwrap();
+    let password = drover_testkit::installation::drawn_password(&made).unwrap();
+    let chromium = Chromium::start(&folder("browser-loopback-chromium")).await;
+    let installation = &installed.installation;
+    // What people have as their browser writes down what it is to open.
+    let place = folder("browser-loopback-opener");
+    let (opener, opened) = (place.join("open"), place.join("opened"));
+    std::fs::write(&opener, format!("#!/bin/sh\necho \"$1\" >{0}.new && mv {0}.new {0}\n", opened.display()))
+        .unwrap();
+    std::fs::set_permissions(&opener, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let begin = |name: &str| {
+        drop(std::fs::remove_file(&opened));
+        let mut login = installation.person(name).drover(["login", &installation.url(), "--ca"]);
+        login.arg(installation.data().join("ca.crt")).env("BROWSER", &opener).env_remove("SSH_CONNECTION");
+        login.env_remove("SSH_TTY").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let address = async || {
+        let read = async || Ok(std::fs::read_to_string(&opened).ok());
+        until("the browser to be opened", DEADLINE, read).await.unwrap().trim().to_owned()
+    };
+    let login = begin("here");
+    chromium.open(&address().await).await;
+    chromium.click("#name").await;
+    chromium.types("zoe\u{e004}").await;
+    chromium.types(&format!("{password}\u{e007}")).await;
+    chromium.says("It is a program on this computer").await;
+    chromium.click("button[value=grant]").await;
+    chromium.says("You are logged in. This page can be closed.").await;
+    let said = soon(login.wait_with_output()).await.unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("as zoe until"), "{said:?}");
+    let who = soon(output(&mut installation.person("here").drover(["whoami"]))).await.unwrap();
+    assert!(who.contains("zoe"), "{who}");
+
+    let login = begin("refused");
+    chromium.open(&address().await).await;
+    chromium.click("button[value=deny]").await;
+    chromium.says("Nobody is logged in. This page can be closed.").await;
+    let said = soon(login.wait_with_output()).await.unwrap();
+    assert!(String::from_utf8_lossy(&said.stderr).contains("refused in the browser"), "{said:?}");
     soon(chromium.page.clone().close()).await.unwrap();
 }
 
