@@ -8,6 +8,7 @@ use drover_testkit::installation::Person;
 use drover_testkit::process::until;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use crate::browser::{Chromium, terminal};
 use crate::control::{Installed, installed};
 use crate::system::{DEADLINE, folder, soon};
 
@@ -303,4 +304,49 @@ async fn groups_follow_the_directory_by_themselves_and_its_outage_logs_nobody_ou
         async || Ok(std::fs::read_to_string(&log)?.contains("they keep what they have").then_some(()));
     until("the outage to be noticed", DEADLINE, noticed).await.unwrap();
     assert_eq!(groups().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_member_of_active_directory_logs_a_terminal_in_and_works_until_taken_out_of_the_group() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ad-terminal").await;
+    let samba = active_directory(&installed, "ad-terminal-server").await;
+    let _agent = installed.import("ad").await;
+    // Bob is in developers, which is in engineering.
+    let engineering = format!("ad:group/{}", soon(samba.sid("engineering")).await.unwrap());
+    let bind = ["binding", "create", "--group", &engineering, "--role", "cluster-viewer", "--cluster", "ad"];
+    installed.says(&bind).await.unwrap();
+    let chromium = Chromium::start(&folder("ad-terminal-chromium")).await;
+    let (login, url, _lines) = terminal(&installed.installation, "bob").await;
+    chromium.open(&url).await;
+    chromium.click("#provider option[value=ad]").await;
+    chromium.click("#name").await;
+    chromium.types("bob\u{e004}").await;
+    chromium.types(&format!("{}\u{e007}", Samba::PASSWORD)).await;
+    chromium.says("A program asks to be logged in as bob@ad").await;
+    chromium.click("button[value=grant]").await;
+    chromium.says("Granted.").await;
+    assert!(soon(login.wait_with_output()).await.unwrap().status.success());
+    let bob = installed.installation.person("bob");
+    let listed = kubectl(&bob, "ad", &["get", "namespaces", "-o", "name"]).await.unwrap();
+    assert!(listed.contains("namespace/default"), "{listed}");
+    let refused = kubectl(&bob, "ad", &["create", "namespace", "bobs"]).await.unwrap_err().to_string();
+    assert!(refused.contains("User \"bob@ad\" cannot create resource"), "{refused}");
+    let mut watch = soon(bob.kubectl("ad")).await.unwrap();
+    let mut watch =
+        watch.args(["get", "namespaces", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    soon(lines.next_line()).await.unwrap().unwrap();
+
+    let base = Samba::BASE;
+    let leave = format!(
+        "dn: CN=developers,CN=Users,{base}\nchangetype: modify\ndelete: member\nmember: CN=bob Test,CN=Users,{base}\n"
+    );
+    soon(samba.modify(&leave)).await.unwrap();
+    installed.says(&["user", "refresh", "bob@ad"]).await.unwrap();
+    while soon(lines.next_line()).await.unwrap().is_some() {}
+    assert!(kubectl(&bob, "ad", &["get", "namespaces"]).await.is_err());
+    soon(chromium.page.clone().close()).await.unwrap();
 }
