@@ -42,7 +42,7 @@ async fn admin(objects: &Objects) -> anyhow::Result<Option<Admin>> {
         return Ok(None);
     }
     let password = passwords::generate();
-    let secret = UserSecret { password: Passwords::new().hash(&password).await? };
+    let secret = UserSecret { password: Passwords::new().hash(&password).await?, former: Vec::new() };
     let user = User {
         principal: format!("local:user/{}", token::random_id()),
         name: ADMIN.to_owned(),

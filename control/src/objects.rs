@@ -27,6 +27,9 @@ pub enum NoSecret {}
 pub struct UserSecret {
     /// In argon2's own form, with its parameters.
     pub password: String,
+    /// Those before it, the latest first, in the same form: none of them is taken again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -272,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
         let objects = Objects::new(store.clone(), Seal::new(&[7; 32]));
-        let secret = UserSecret { password: "a-hash-of-hers".to_owned() };
+        let secret = UserSecret { password: "a-hash-of-hers".to_owned(), former: vec![] };
         let made = objects.create(&zoe(), Some(&secret)).await.unwrap();
         let read: Stored<User> = objects.get("zoe").await.unwrap().unwrap();
         assert_eq!(read.object.metadata, made.metadata);

@@ -36,7 +36,7 @@ impl Browser {
             groups: vec![],
             disabled: false,
         };
-        served.control.objects.create(&user, Some(&UserSecret { password })).await.unwrap();
+        served.control.objects.create(&user, Some(&UserSecret { password, former: vec![] })).await.unwrap();
         Self { served, origin: Some(ORIGIN_HERE), cookie: String::new() }
     }
 
@@ -175,7 +175,11 @@ async fn only_ones_own_tokens_are_shown_and_revoked() {
         groups: vec![],
         disabled: false,
     };
-    control.objects.create(&other, Some(&UserSecret { password: "none".into() })).await.unwrap();
+    control
+        .objects
+        .create(&other, Some(&UserSecret { password: "none".into(), former: vec![] }))
+        .await
+        .unwrap();
     drop(Caller::of_token(control, "").await);
     let (own, anothers) = (of("local:user/1").await, of("local:user/2").await);
     let home = browser.send("GET", HOME, "").await.body;

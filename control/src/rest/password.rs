@@ -17,11 +17,14 @@ use super::login::{check_password, wait};
 use super::{applied, field, seen};
 use crate::attempts::Try;
 use crate::listener::Client;
-use crate::objects::UserSecret;
+use crate::objects::{Stored, UserSecret};
 use crate::passwords;
 use crate::people::{end_tokens, is_local};
 use crate::placed::Place;
 use crate::routes::{Control, Refused};
+
+/// Passwords that a user had and does not get again, beside the one that is: each costs a slow hash to compare.
+const FORMER_MAX: usize = 4;
 
 /// Whoever is logged in by the former password is not any more, but for the caller.
 pub(super) async fn change(
@@ -55,10 +58,22 @@ pub(super) async fn change(
     } else {
         caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
     }
-    let (secret, drawn) = given_or_drawn(&control, password).await?;
+    if let (Some(next), Some(kept)) = (&password, &user.secret) {
+        for before in [&kept.password].into_iter().chain(&kept.former) {
+            if check_password(&control, next, Some(before)).await? {
+                return Err(Refused::of(Status::invalid(
+                    "password",
+                    "was the user's before: choose another",
+                )));
+            }
+        }
+    }
+    let (mut secret, drawn) = given_or_drawn(&control, password).await?;
     let object = {
         let _writes = control.begin_write().await;
-        let user = seen::<User>(&control, &caller, &key).await?.object;
+        let Stored { object: user, secret: before } = seen::<User>(&control, &caller, &key).await?;
+        let former = before.into_iter().flat_map(|before| [before.password].into_iter().chain(before.former));
+        secret.former = former.take(FORMER_MAX).collect();
         let object = control.objects.update(user.metadata.revision, &user.spec, Some(&secret)).await?;
         let other_logins = |token: &Token| {
             let logged_in = token.kind == TokenKind::Login && token.user == user.spec.principal;
@@ -80,5 +95,8 @@ pub(super) async fn given_or_drawn(
     let drawn = password.is_none().then(passwords::generate);
     let password = password.or_else(|| drawn.clone()).unwrap_or_default();
     let kept = field("password", control.passwords.hash(&password).await)?;
-    Ok((UserSecret { password: kept }, drawn))
+    Ok((UserSecret { password: kept, former: Vec::new() }, drawn))
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,7 @@ impl Served {
     }
 
     /// A user who holds roles; and a token of theirs.
-    async fn user(&self, name: &str, roles: &[(&str, Domain)]) -> String {
+    pub(crate) async fn user(&self, name: &str, roles: &[(&str, Domain)]) -> String {
         let principal = format!("local:user/{name}");
         let user = User {
             principal: principal.clone(),
@@ -110,7 +110,7 @@ impl Served {
             groups: vec![],
             disabled: false,
         };
-        let secret = UserSecret { password: "none".into() };
+        let secret = UserSecret { password: "none".into(), former: vec![] };
         self.control.objects.create(&user, Some(&secret)).await.unwrap();
         for (role, domain) in roles {
             let name = format!("{name}-{role}-{}", drover_api::token::random_id());
@@ -122,7 +122,13 @@ impl Served {
         token(&self.control, &user, kind, scope).await.secret.unwrap()
     }
 
-    async fn ask(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn ask(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
         let request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .uri(path)
