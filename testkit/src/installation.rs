@@ -22,7 +22,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What `drover up` keeps, and where it listens: the same when it starts again.
 pub struct Installation {
     pub folder: PathBuf,
-    drover: PathBuf,
+    pub drover: PathBuf,
     pub port: u16,
     pub tunnel_port: u16,
     pub control_port: u16,

@@ -1,5 +1,6 @@
 //! A real browser in the console, as people use it.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +16,8 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinSet;
 
 use crate::control::installed;
 use crate::directories::{add, skipped};
@@ -196,6 +198,37 @@ async fn a_browser_on_the_same_machine_brings_the_terminal_its_code() {
     assert!(String::from_utf8_lossy(&said.stdout).contains("as zoe until"), "{said:?}");
     let who = soon(output(&mut installation.person("here").drover(["whoami"]))).await.unwrap();
     assert!(who.contains("zoe"), "{who}");
+
+    // Twenty kubectls that find the login at its end make one more, and share it.
+    let config = installation.person("here").config;
+    let kept = std::fs::read_to_string(&config).unwrap();
+    let mut ended: Value = serde_json::from_str(&kept).unwrap();
+    ended["expires_at"] = "2020-01-01T00:00:00Z".into();
+    std::fs::write(&config, ended.to_string()).unwrap();
+    drop(std::fs::remove_file(&opened));
+    let mut kubectls = JoinSet::new();
+    for _ in 0..20 {
+        // Somebody sits there: with a terminal of its own for each.
+        let mut ask = Command::new("script");
+        ask.args(["-qec", &format!("{} credential", installation.drover.display()), "/dev/null"]);
+        ask.env("DROVER_CONFIG", &config)
+            .env("BROWSER", &opener)
+            .env_remove("SSH_CONNECTION")
+            .env_remove("SSH_TTY");
+        let ask = ask.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        kubectls.spawn(soon(ask.wait_with_output()));
+    }
+    chromium.open(&address().await).await;
+    chromium.click("button[value=grant]").await;
+    chromium.says("You are logged in. This page can be closed.").await;
+    let mut tokens = BTreeSet::new();
+    while let Some(said) = kubectls.join_next().await {
+        let said = said.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.status.success(), "{text}");
+        tokens.insert(text.split("\"token\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned());
+    }
+    assert_eq!(tokens.len(), 1, "{tokens:?}");
 
     let login = begin("refused");
     chromium.open(&address().await).await;
