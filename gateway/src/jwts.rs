@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -30,21 +31,46 @@ const ASKED_MAX: usize = 32;
 /// JWTs that control refused are refused here for so long, and so many: a retry in a loop costs control nothing.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 const REFUSED_MAX: u64 = 10_000;
+/// JWTs of one client that control refused within a minute: after them it is not asked about that client's others.
+const FAILURES_MAX: u32 = 30;
+const FAILURES_KEPT_FOR: Duration = Duration::from_secs(60);
+const CLIENTS_MAX: u64 = 10_000;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) struct Jwts {
     control: Api,
     current: Arc<Current>,
     asked: Semaphore,
-    asking: DashMap<CredentialHash, Arc<OnceCell<Result<(), JwtRefused>>>>,
+    asking: DashMap<CredentialHash, Arc<Cell>>,
     refused: moka::sync::Cache<CredentialHash, JwtRefused>,
+    failures: moka::sync::Cache<IpAddr, Arc<AtomicU32>>,
+}
+
+/// One who waits for what control says of a JWT. The last of them takes the question away, however it ends.
+struct Asking<'a> {
+    all: &'a DashMap<CredentialHash, Arc<Cell>>,
+    hash: CredentialHash,
+    cell: Arc<Cell>,
+}
+
+type Cell = OnceCell<Result<(), JwtRefused>>;
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        // Of the map and of this one: entries are made and counted under the map's lock.
+        self.all
+            .remove_if(&self.hash, |_, cell| Arc::ptr_eq(cell, &self.cell) && Arc::strong_count(cell) <= 2);
+    }
 }
 
 impl Jwts {
     pub(crate) fn new(control: Api, current: Arc<Current>) -> Self {
         let refused =
             moka::sync::Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build();
-        Self { control, current, asked: Semaphore::new(ASKED_MAX), asking: DashMap::new(), refused }
+        let failures =
+            moka::sync::Cache::builder().max_capacity(CLIENTS_MAX).time_to_live(FAILURES_KEPT_FOR).build();
+        let (asked, asking) = (Semaphore::new(ASKED_MAX), DashMap::new());
+        Self { control, current, asked, asking, refused, failures }
     }
 
     /// Waits until the tables know the JWT, if it is one that control lets in.
@@ -53,20 +79,29 @@ impl Jwts {
         if let Some(refused) = self.refused.get(&hash) {
             return Err(Refusal::Jwt(refused));
         }
-        let cell = self.asking.entry(hash).or_default().clone();
-        let login = cell.get_or_init(async || {
+        if client.is_some_and(|client| self.has_failed_often(client)) {
+            return Err(Refusal::Jwt(JwtRefused::Unanswered));
+        }
+        let asking = Asking { all: &self.asking, hash, cell: self.asking.entry(hash).or_default().clone() };
+        let login = asking.cell.get_or_init(async || {
             let said = match timeout(TIMEOUT, self.exchange(jwt, client)).await {
                 Ok(said) => said,
                 Err(_) => Err(JwtRefused::Unanswered),
             };
             if let Err(refused @ JwtRefused::Refused(_)) = &said {
                 self.refused.insert(hash, refused.clone());
+                if let Some(client) = client {
+                    self.failures.get_with(subnet(client), Arc::default).fetch_add(1, Ordering::Relaxed);
+                }
             }
             said
         });
-        let said = login.await.clone();
-        self.asking.remove_if(&hash, |_, asked| Arc::ptr_eq(asked, &cell));
-        said.map_err(Refusal::Jwt)
+        login.await.clone().map_err(Refusal::Jwt)
+    }
+
+    fn has_failed_often(&self, client: IpAddr) -> bool {
+        let failures = self.failures.get(&subnet(client));
+        failures.is_some_and(|failures| failures.load(Ordering::Relaxed) >= FAILURES_MAX)
     }
 
     async fn exchange(&self, jwt: &Credential, client: Option<IpAddr>) -> Result<(), JwtRefused> {
@@ -114,5 +149,13 @@ impl Jwts {
         let tables = self.current.tables();
         let token = tables.as_ref().and_then(|tables| tables.token(&jwt.presented.id));
         token.is_some_and(|token| token.hash == jwt.presented.hash && token.expires_at > SystemTime::now())
+    }
+}
+
+/// Of IPv6, a client has a whole /64 to itself.
+fn subnet(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
     }
 }

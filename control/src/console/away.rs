@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::{Code, after, cookie, pages, problem, sentence, session_cookie, sign_in_page};
@@ -26,6 +27,9 @@ use crate::routes::{Control, Refused};
 pub(super) const CALLBACK: &str = "/console/callback";
 pub(super) const AWAY: &str = "/console/sign-in/{provider}";
 const AWAY_COOKIE: &str = "__Host-drover-away";
+const USER_CODE_CHARS_MAX: usize = 16;
+/// Logins that begin at once, each with a question to its provider: those that end, or have a password, wait for none.
+static BEGINNINGS: Semaphore = Semaphore::const_new(16);
 /// How long a person may be away.
 const AWAY_MAX: Duration = Duration::from_secs(600);
 /// What cookies are sealed as: nothing else that is sealed can be one.
@@ -75,14 +79,14 @@ async fn begin(control: &Control, provider: &str, user_code: &str) -> Result<Res
     let redirect = directory.redirect().ok_or_else(|| {
         Refused::unauthorized(&format!("people log in through {provider:?} with a name and a password"))
     })?;
-    let Ok(_login) = LOGINS.try_acquire() else { return Err(too_many()) };
+    let Ok(_beginning) = BEGINNINGS.try_acquire() else { return Err(too_many()) };
     let Begun { url, state, nonce, verifier } = redirect.begin(&back(control).unwrap_or_default()).await?;
     let away = Away {
         provider: provider.to_owned(),
         state,
         nonce,
         verifier,
-        user_code: user_code.to_owned(),
+        user_code: user_code.chars().filter(char::is_ascii_alphanumeric).take(USER_CODE_CHARS_MAX).collect(),
         ends_s: now_s() + AWAY_MAX.as_secs(),
     };
     let mut response = StatusCode::SEE_OTHER.into_response();
