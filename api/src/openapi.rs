@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
-    Caller, ChangePassword, Created, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX,
-    REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    Caller, ChangePassword, ChangeSecret, Created, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD,
+    PREFIX, PROVIDER_SECRET, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses,
+    USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -40,6 +41,12 @@ pub fn describe() -> Value {
     let test = Operation::new("testProvider", "Tries a provider that is kept, and changes nothing.");
     let test = test.gives::<Object<Provider>>(&mut paths, 200).keyed();
     paths.add(TEST_PROVIDER, "post", test);
+    let secret = Operation::new(
+        "changeProviderSecret",
+        "Gives a provider another password or client's secret, which is tried first.",
+    );
+    let secret = secret.takes::<ChangeSecret>(&mut paths).gives::<Object<Provider>>(&mut paths, 200).keyed();
+    paths.add(PROVIDER_SECRET, "post", secret);
     let uses = Operation::new("tokenUses", "Tells when the tokens that the caller sees were last used.");
     let uses = uses.gives::<TokenUses>(&mut paths, 200);
     paths.add(TOKEN_USES, "get", uses);

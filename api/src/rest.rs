@@ -40,6 +40,8 @@ pub const USER_TOKENS: &str = "/v1/users/{key}/tokens";
 pub const REFRESH_USER: &str = "/v1/users/{key}/refresh";
 /// Of one provider: tries it.
 pub const TEST_PROVIDER: &str = "/v1/providers/{key}/test";
+/// Of one provider: gives it another.
+pub const PROVIDER_SECRET: &str = "/v1/providers/{key}/secret";
 /// The group of our kinds in rules.
 pub const API_GROUP: &str = "drover.io";
 /// Where a gateway says whose address a request came from; from anybody else it says nothing.
@@ -162,6 +164,13 @@ pub struct CreateProvider {
     pub spec: Provider,
     /// Of who searches; of an OpenID Provider and of GitHub, the client's secret. It is never shown.
     #[serde(default)]
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeSecret {
+    /// Of who searches; of an OpenID Provider and of GitHub, the client's secret.
     pub password: String,
 }
 

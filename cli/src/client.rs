@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, User};
 use drover_api::rest::{
-    CLIENT_ID, CODE_GRANT, ChangePassword, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT, DEVICE_TOKEN,
-    DeviceAuthorization, DeviceError, DeviceToken, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD,
-    PREFIX, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
+    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, JWT, JwtLogin, JwtShown, LOGIN, List, Login,
+    PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES,
+    TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -92,6 +93,15 @@ impl Client {
 
     pub(crate) fn test_provider(&self, name: &str) -> anyhow::Result<Object<Provider>> {
         self.send("POST", &TEST_PROVIDER.replace("{key}", &encoded(name)), None::<&()>)
+    }
+
+    pub(crate) fn change_provider_secret(
+        &self,
+        name: &str,
+        password: String,
+    ) -> anyhow::Result<Object<Provider>> {
+        let path = PROVIDER_SECRET.replace("{key}", &encoded(name));
+        self.send("POST", &path, Some(&ChangeSecret { password }))
     }
 
     pub(crate) fn list<K: Kind>(&self) -> anyhow::Result<Vec<Object<K>>> {

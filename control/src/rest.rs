@@ -14,8 +14,8 @@ use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
 use drover_api::rest::{
-    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, JWT, LOGIN, List, PASSWORD, PREFIX, REFRESH_USER, SELF,
-    Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
+    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, JWT, LOGIN, List, PASSWORD, PREFIX, PROVIDER_SECRET,
+    REFRESH_USER, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -41,8 +41,26 @@ use caller::Caller;
 /// How long an answer waits for gateways to serve from what was written.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a kind is written. Whoever calls these holds the lock of all writes.
+/// How a kind is written. Whoever calls these holds the lock of all writes, but for those that try first.
 trait Writes: Served + Kept + Placed {
+    /// What is asked of others before one is made, and may take a while: nobody's write waits for it.
+    fn try_to_create(
+        _control: &Control,
+        _caller: &Caller,
+        _create: &Self::Create,
+    ) -> impl Future<Output = Result<(), Refused>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// The same before one is replaced, by a caller who may.
+    fn try_to_replace(
+        _control: &Control,
+        _current: &Stored<Self>,
+        _next: &Self,
+    ) -> impl Future<Output = Result<(), Refused>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     fn create(
         control: &Control,
         caller: &Caller,
@@ -78,6 +96,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(TOKEN_USES, get(tokens::uses))
         .route(USER_TOKENS, delete_method(tokens::revoke_all))
         .route(TEST_PROVIDER, post(providers::test))
+        .route(PROVIDER_SECRET, post(providers::change_secret))
         .route(REFRESH_USER, post(users::refresh))
         .merge(kind::<Binding>())
         .merge(kind::<Cluster>())
@@ -122,6 +141,7 @@ async fn create<K: Writes>(
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
     let Json(create) = body?;
+    K::try_to_create(&control, &caller, &create).await?;
     let created = {
         let _writes = control.begin_write().await;
         K::create(&control, &caller, create).await?
@@ -139,6 +159,9 @@ async fn replace<K: Writes>(
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
     let Json(next) = body?;
+    let current = seen::<K>(&control, &caller, &key).await?;
+    caller.may(&control, "PUT", K::PLURAL, Some(&key), &current.object.spec.place())?;
+    K::try_to_replace(&control, &current, &next.spec).await?;
     let replaced = {
         let _writes = control.begin_write().await;
         let current = seen::<K>(&control, &caller, &key).await?;

@@ -27,6 +27,13 @@ pub(crate) enum Provider {
     Test {
         name: String,
     },
+    /// Give one another password of who searches, or another client's secret. It is tried first.
+    SetPassword {
+        name: String,
+        /// Read it from the standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
     /// Let nobody log in through it from here on; who is logged in stays so, but an issuer's JWTs end at once.
     Disable {
         name: String,

@@ -35,6 +35,12 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
             println!("Provider {name} works: what a login asks it for is there.");
             Ok(())
         }
+        Provider::SetPassword { name, password_stdin } => {
+            let password = password(password_stdin, &format!("Password or secret for {name}: "))?;
+            client.change_provider_secret(&name, password)?;
+            println!("Provider {name} works with it.");
+            Ok(())
+        }
         Provider::Disable { name } => set_disabled(client, &name, true),
         Provider::Enable { name } => set_disabled(client, &name, false),
         Provider::Delete { name } => {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use drover_api::kinds::{Binding, Directory, Jwt, Keys, Kind, Object, Oidc, Provider, User};
-use drover_api::rest::{CreateProvider, Created};
+use drover_api::rest::{ChangeSecret, CreateProvider, Created};
 use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
 use drover_policy::Principal;
@@ -32,6 +33,25 @@ const SCOPES_MAX: usize = 32;
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Writes for Provider {
+    async fn try_to_create(
+        control: &Control,
+        caller: &Caller,
+        create: &CreateProvider,
+    ) -> Result<(), Refused> {
+        caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        check(&create.spec)?;
+        try_out(control, &create.spec, &create.password).await
+    }
+
+    async fn try_to_replace(control: &Control, current: &Stored<Self>, next: &Self) -> Result<(), Refused> {
+        check(next)?;
+        if next.directory == current.object.spec.directory {
+            return Ok(());
+        }
+        let password = current.secret.as_ref().map(|secret| secret.password.as_str()).unwrap_or_default();
+        try_out(control, next, password).await
+    }
+
     async fn create(
         control: &Control,
         caller: &Caller,
@@ -39,14 +59,12 @@ impl Writes for Provider {
     ) -> Result<Created<Self>, Refused> {
         let CreateProvider { spec, password } = create;
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
-        check(&spec)?;
         let left = left_of(control, &spec.name).await?;
         if left > 0 {
             let message =
                 format!("{:?} was a provider's name: {left} users and bindings of it are left", spec.name);
             return Err(Refused::of(Status::failure(409, "AlreadyExists", message)));
         }
-        try_out(control, &spec, &password).await?;
         let object = control.objects.create(&spec, Some(&ProviderSecret { password })).await?;
         Ok(Created { object, secret: None })
     }
@@ -57,12 +75,7 @@ impl Writes for Provider {
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
-        check(&next)?;
         let Stored { object, secret } = current;
-        if next.directory != object.spec.directory {
-            let password = secret.as_ref().map(|secret| secret.password.as_str()).unwrap_or_default();
-            try_out(control, &next, password).await?;
-        }
         if matches!(object.spec.directory, Directory::Jwt(_)) && next != object.spec {
             end_jwts(control, &object.spec).await?;
         }
@@ -101,6 +114,28 @@ pub(super) async fn test(
     let Stored { object, secret } = seen::<Provider>(&control, &caller, &key).await?;
     caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
     try_out(&control, &object.spec, &secret.map(|secret| secret.password).unwrap_or_default()).await?;
+    Ok(Json(object))
+}
+
+/// Gives a provider another password or client's secret, which is tried first.
+pub(super) async fn change_secret(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<ChangeSecret>, JsonRejection>,
+) -> Result<Json<Object<Provider>>, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let Json(ChangeSecret { password }) = body?;
+    let tried = seen::<Provider>(&control, &caller, &key).await?.object;
+    caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
+    try_out(&control, &tried.spec, &password).await?;
+    let object = {
+        let _writes = control.begin_write().await;
+        let secret = ProviderSecret { password };
+        // As it was tried: whatever changed meanwhile refuses.
+        control.objects.update(tried.metadata.revision, &tried.spec, Some(&secret)).await?
+    };
+    caller.wrote("given another secret", &object.spec);
     Ok(Json(object))
 }
 

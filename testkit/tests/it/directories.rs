@@ -176,6 +176,34 @@ async fn what_does_not_work_is_not_kept_and_says_what_is_wrong() {
 }
 
 /// The same, where an argument replaces the one that works.
+#[tokio::test]
+async fn a_password_of_who_searches_is_changed_once_it_works() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ldap-secret").await;
+    let ldap = soon(OpenLdap::start(&folder("ldap-secret-server"))).await.unwrap();
+    add(&installed, &ldap, &["--access", "unrestricted"]).await.unwrap();
+    let set = async |password: &str| {
+        let mut set = installed.admin.drover(["provider", "set-password", "corp", "--password-stdin"]);
+        soon(output_of(&mut set, password)).await
+    };
+    let refused = set("another").await.unwrap_err().to_string();
+    assert!(refused.contains("does not work"), "{refused}");
+    assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
+    let (searcher, _) = OpenLdap::SEARCHER;
+    let change =
+        format!("dn: {searcher}\nchangetype: modify\nreplace: userPassword\nuserPassword: changed-there\n");
+    soon(ldap.modify(&change)).await.unwrap();
+    // Its policy has whoever is given a password change it.
+    let kept = format!("dn: {searcher}\nchangetype: modify\ndelete: pwdReset\n");
+    soon(ldap.modify(&kept)).await.unwrap();
+    let refused = login(&installed, "bob", OpenLdap::PASSWORD).await.err().unwrap().to_string();
+    assert!(refused.contains("the directory does not answer"), "{refused}");
+    set("changed-there").await.unwrap();
+    assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
+}
+
 async fn add_over(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyhow::Result<String> {
     let given = |flag: &str| more.iter().skip_while(|given| **given != flag).nth(1).copied();
     let (searcher, password) = OpenLdap::SEARCHER;
