@@ -294,6 +294,10 @@ async fn shown(control: &Control, signed: &Signed, notice: &Notice) -> Response 
 }
 
 async fn sign_in_page(control: &Control, user_code: &str, name: &str, notice: &Notice) -> Response {
+    // However it was written on the way here.
+    let waiting = control.devices.waiting(user_code, Instant::now());
+    let for_here = waiting.as_ref().is_some_and(|waiting| waiting.is_here);
+    let user_code = waiting.as_ref().map_or(user_code, |waiting| &waiting.user_code);
     match control.objects.list::<Provider>().await {
         Ok(providers) => {
             let on =
@@ -306,7 +310,7 @@ async fn sign_in_page(control: &Control, user_code: &str, name: &str, notice: &N
                     Directory::Jwt(_) => {}
                 }
             }
-            let ways = Ways { passwords: &passwords, browsers: &browsers };
+            let ways = Ways { passwords: &passwords, browsers: &browsers, for_here };
             Html(pages::sign_in(&ways, user_code, name, notice)).into_response()
         }
         Err(error) => {

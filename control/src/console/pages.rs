@@ -26,6 +26,8 @@ pub(super) struct Session<'a> {
 pub(super) struct Ways<'a> {
     pub passwords: &'a [String],
     pub browsers: &'a [String],
+    /// It is for a program on this computer, which shows no code.
+    pub for_here: bool,
 }
 
 pub(super) fn sign_in(ways: &Ways<'_>, user_code: &str, name: &str, notice: &Notice) -> String {
@@ -42,7 +44,9 @@ pub(super) fn sign_in(ways: &Ways<'_>, user_code: &str, name: &str, notice: &Not
         )
     };
     let (name, user_code) = (escaped(name), escaped(user_code));
-    let why = if user_code.is_empty() {
+    let why = if ways.for_here {
+        "<p>To log in the program on this computer that has opened this page.</p>".to_owned()
+    } else if user_code.is_empty() {
         String::new()
     } else {
         format!("<p>To log in the terminal that shows <strong class=\"code\">{user_code}</strong>.</p>")
@@ -232,7 +236,12 @@ mod tests {
         let notice = Notice::Problem(hostile.to_owned());
         let names = [hostile.to_owned()];
         for page in [
-            sign_in(&Ways { passwords: &names, browsers: &names }, hostile, hostile, &notice),
+            sign_in(
+                &Ways { passwords: &names, browsers: &names, for_here: false },
+                hostile,
+                hostile,
+                &notice,
+            ),
             going(hostile, hostile),
             enter_code(&session, hostile, &notice),
             confirm(&session, &Waiting { user_code: hostile.to_owned(), is_here: false }),
