@@ -6,7 +6,9 @@ use drover_testkit::directories::{OpenLdap, SKIP_VARIABLE, Samba};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Person;
 use drover_testkit::process::until;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::browser::{Chromium, terminal};
 use crate::control::{Installed, installed};
@@ -202,6 +204,40 @@ async fn a_password_of_who_searches_is_changed_once_it_works() {
     assert!(refused.contains("the directory does not answer"), "{refused}");
     set("changed-there").await.unwrap();
     assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_next_server_is_asked_where_the_first_is_gone() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("ldap-failover").await;
+    let ldap = soon(OpenLdap::start(&folder("ldap-failover-server"))).await.unwrap();
+    // The first server is a port that leads to the second, until it does not any more.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (first, tls_port) = (listener.local_addr().unwrap().port(), ldap.tls_port);
+    let relay = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", tls_port)).await.unwrap();
+            tokio::spawn(async move { drop(copy_bidirectional(&mut client, &mut server).await) });
+        }
+    }));
+    let servers = [format!("ldaps://127.0.0.1:{first}"), format!("ldaps://127.0.0.1:{tls_port}")];
+    add(&installed, &ldap, &["--access", "unrestricted", "--server", &servers[0], "--server", &servers[1]])
+        .await
+        .unwrap();
+    assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
+    drop(relay);
+    until("the first server to be gone", DEADLINE, async || {
+        Ok(TcpStream::connect(("127.0.0.1", first)).await.is_err().then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
+    installed.says(&["user", "refresh", "bob@corp"]).await.unwrap();
+    // A wrong password is asked about once, at whichever server answers.
+    let refused = login(&installed, "bob", "guessed").await.err().unwrap().to_string();
+    assert!(refused.contains("the name or the password is wrong"), "{refused}");
 }
 
 async fn add_over(installed: &Installed, ldap: &OpenLdap, more: &[&str]) -> anyhow::Result<String> {
