@@ -88,7 +88,7 @@ pub(crate) struct AddLdap {
 pub(crate) struct AddOidc {
     /// What its users and groups are known by, such as okta: it does not change.
     pub name: String,
-    /// As the provider writes it, such as https://corp.okta.com.
+    /// As the provider writes it, such as the one of corp.okta.com.
     #[arg(long, value_name = "URL")]
     pub issuer: String,
     #[command(flatten)]
@@ -138,7 +138,7 @@ pub(crate) struct App {
 pub(crate) struct AddIssuer {
     /// What its identities are known by, such as actions: it does not change.
     pub name: String,
-    /// The claim iss, exactly, such as https://token.actions.githubusercontent.com.
+    /// The claim iss, exactly, such as that of token.actions.githubusercontent.com, with https:// before it.
     #[arg(long, value_name = "URL")]
     pub issuer: String,
     /// The claim aud that JWTs for Drover have, and no others.
