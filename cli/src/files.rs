@@ -29,6 +29,11 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write().with_context(context)
 }
 
+/// A file that has to be there, as text.
+pub(crate) fn text(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
+}
+
 /// Holds off everybody else who locks what is beside a file, until it is dropped.
 pub(crate) fn lock(file: &Path) -> anyhow::Result<std::fs::File> {
     let mut name = file.file_name().context("the file has no name")?.to_owned();

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use drover_daemon::client::counted_as;
+
 /// Failures within a window, after which there is a wait for the window's end.
 const OF_NAME_AND_CLIENT: u32 = 10;
 const OF_CLIENT: u32 = 60;
@@ -50,12 +52,7 @@ pub(crate) struct Try {
 
 impl Try {
     pub(crate) fn new(name: &str, client: Option<IpAddr>) -> Self {
-        // Of IPv6, a client has a whole /64 to itself.
-        let client = client.map(|client| match client.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        });
-        Self { name: name.to_owned(), client }
+        Self { name: name.to_owned(), client: client.map(counted_as) }
     }
 
     fn counted(&self) -> [(Counted, u32); 3] {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use drover_daemon::client::counted_as;
 use rand::seq::IndexedRandom;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -109,6 +110,7 @@ impl Devices {
         loopback: Option<Loopback>,
         now: Instant,
     ) -> Option<Begun> {
+        let client = client.map(counted_as);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= PENDING_MAX {
             all.retain(|_, pending| now < pending.ends);
@@ -309,9 +311,11 @@ mod tests {
     #[test]
     fn one_clients_beginnings_make_nobody_else_wait() {
         let (devices, now) = (Devices::default(), Instant::now());
-        let (one, other) = (Some(IpAddr::from([192, 0, 2, 1])), Some(IpAddr::from([192, 0, 2, 2])));
-        for _ in 0..PENDING_OF_CLIENT_MAX {
-            assert!(devices.begin(one, None, now).is_some());
+        let address = |text: String| Some(text.parse::<IpAddr>().unwrap());
+        let (one, other) = (address("2001:db8::1".into()), address("2001:db8:0:1::1".into()));
+        for number in 0..PENDING_OF_CLIENT_MAX {
+            // Addresses of one /64 are one client.
+            assert!(devices.begin(address(format!("2001:db8::{number:x}")), None, now).is_some());
         }
         assert!(devices.begin(one, None, now).is_none());
         assert!(devices.begin(other, None, now).is_some());

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod client;
 pub mod exit;
 pub mod keepalive;
 pub mod logging;

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use drover_api::rest::{self, JwtLogin};
 use drover_api::status::Status;
 use drover_api::token::{CredentialHash, Secret};
+use drover_daemon::client::counted_as;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST};
 use http_body_util::{BodyExt, Full, Limited};
@@ -91,7 +92,7 @@ impl Jwts {
             if let Err(refused @ JwtRefused::Refused(_)) = &said {
                 self.refused.insert(hash, refused.clone());
                 if let Some(client) = client {
-                    self.failures.get_with(subnet(client), Arc::default).fetch_add(1, Ordering::Relaxed);
+                    self.failures.get_with(counted_as(client), Arc::default).fetch_add(1, Ordering::Relaxed);
                 }
             }
             said
@@ -100,7 +101,7 @@ impl Jwts {
     }
 
     fn has_failed_often(&self, client: IpAddr) -> bool {
-        let failures = self.failures.get(&subnet(client));
+        let failures = self.failures.get(&counted_as(client));
         failures.is_some_and(|failures| failures.load(Ordering::Relaxed) >= FAILURES_MAX)
     }
 
@@ -149,13 +150,5 @@ impl Jwts {
         let tables = self.current.tables();
         let token = tables.as_ref().and_then(|tables| tables.token(&jwt.presented.id));
         token.is_some_and(|token| token.hash == jwt.presented.hash && token.expires_at > SystemTime::now())
-    }
-}
-
-/// Of IPv6, a client has a whole /64 to itself.
-fn subnet(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
     }
 }

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use drover_api::rest::JwtShown;
-use serde_json::{Value, json};
+use serde_json::Value;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
+use super::credential::exec_credential;
 use crate::args::Ci;
 use crate::client::Client;
 use crate::config::{self, Config};
@@ -28,10 +28,7 @@ pub(super) fn config(ci: &Ci, kept: Config) -> anyhow::Result<Config> {
         None => kept.server,
     };
     let ca = match &ci.ca {
-        Some(file) => {
-            let pem = std::fs::read_to_string(file);
-            Some(pem.with_context(|| format!("failed to read {}", file.display()))?)
-        }
+        Some(file) => Some(files::text(file)?),
         None if ci.server.is_some() => None,
         None => kept.ca,
     };
@@ -42,21 +39,14 @@ pub(super) fn config(ci: &Ci, kept: Config) -> anyhow::Result<Config> {
 pub(super) fn print(ci: &Ci, kept: Config) -> anyhow::Result<()> {
     let config = config(ci, kept)?;
     let shown = Client::new(&config)?.show_jwt()?;
-    println!("{}", credential(&config, &shown));
+    println!("{}", exec_credential(&config.token.unwrap_or_default(), Some(shown.expires_at)));
     Ok(())
-}
-
-fn credential(config: &Config, shown: &JwtShown) -> Value {
-    let status = json!({ "token": config.token, "expirationTimestamp": shown.expires_at.to_string() });
-    json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status })
 }
 
 fn jwt(ci: &Ci) -> anyhow::Result<String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(file) = &ci.jwt_file {
-        let bytes = files::read(file)?.with_context(|| format!("there is no {}", file.display()))?;
-        let text = String::from_utf8(bytes).with_context(|| format!("{} is no JWT", file.display()))?;
-        return Ok(text.trim().to_owned());
+        return Ok(files::text(file)?.trim().to_owned());
     }
     if let Some(jwt) = variable(VARIABLE) {
         return Ok(jwt.trim().to_owned());

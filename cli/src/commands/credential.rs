@@ -41,16 +41,21 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
 /// Of the login, if it lasts; one that was made before its end was kept is given out without.
 fn credential(config: &Config, now: Timestamp) -> Option<Value> {
     let token = config.token.as_deref()?;
+    if let Some(expires_at) = config.expires_at
+        && now.checked_add(LEFT_MIN).ok()? >= expires_at
+    {
+        return None;
+    }
+    Some(exec_credential(token, config.expires_at))
+}
+
+/// As kubectl takes one.
+pub(super) fn exec_credential(token: &str, expires_at: Option<Timestamp>) -> Value {
     let mut status = json!({ "token": token });
-    if let Some(expires_at) = config.expires_at {
-        if now.checked_add(LEFT_MIN).ok()? >= expires_at {
-            return None;
-        }
+    if let Some(expires_at) = expires_at {
         status["expirationTimestamp"] = expires_at.to_string().into();
     }
-    Some(
-        json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status }),
-    )
+    json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status })
 }
 
 /// Whether kubectl lets us, and somebody is there.

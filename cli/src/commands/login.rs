@@ -13,6 +13,7 @@ use super::password;
 use crate::args::{Login, Output};
 use crate::client::Client;
 use crate::config::{self, Kept};
+use crate::files;
 use crate::loopback::Loopback;
 use crate::output::print;
 
@@ -31,9 +32,7 @@ pub(super) fn login(mut kept: Kept, login: Login) -> anyhow::Result<()> {
         }
     }
     if let Some(file) = &login.ca {
-        let ca =
-            std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
-        kept.config.ca = Some(ca);
+        kept.config.ca = Some(files::text(file)?);
     }
     let device = login.device;
     // A name is for a password; without one, whoever is in the browser says who they are.

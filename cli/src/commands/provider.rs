@@ -1,14 +1,13 @@
 //! Directories that users come from.
 
-use std::path::Path;
-
-use anyhow::{Context, bail};
+use anyhow::bail;
 use drover_api::kinds::{self, Access, Directory, JwtRule, Keys, Object};
 use drover_api::rest::CreateProvider;
 
 use super::password;
 use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Output, Provider};
 use crate::client::Client;
+use crate::files;
 use crate::output::{Columns, print};
 
 const COLUMNS: Columns<Object<kinds::Provider>> = (&["NAME", "DIRECTORY", "SERVERS", "ACCESS", "STATE"], row);
@@ -18,13 +17,13 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
         Provider::AddLdap(add) => add_ldap(client, *add),
         Provider::AddOidc(add) => {
             let AddOidc { name, issuer, app, scopes, login_claim, groups_claim } = *add;
-            let (ca, client_id) = (app.ca.as_deref().map(read).transpose()?, app.client_id.clone());
+            let (ca, client_id) = (app.ca.as_deref().map(files::text).transpose()?, app.client_id.clone());
             let oidc = kinds::Oidc { issuer, ca, client_id, scopes, login_claim, groups_claim };
             add_app(client, name, app, Directory::Oidc(oidc))
         }
         Provider::AddGithub(add) => {
             let AddGithub { name, server, app } = *add;
-            let (ca, client_id) = (app.ca.as_deref().map(read).transpose()?, app.client_id.clone());
+            let (ca, client_id) = (app.ca.as_deref().map(files::text).transpose()?, app.client_id.clone());
             add_app(client, name, app, Directory::Github(kinds::Github { server, ca, client_id }))
         }
         Provider::AddIssuer(add) => add_issuer(client, *add),
@@ -55,7 +54,7 @@ fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {
     let password = password(add.password_stdin, &format!("Password of {}: ", add.bind_name))?;
     let ldap = kinds::Ldap {
         servers: add.servers,
-        ca: add.ca.as_deref().map(read).transpose()?,
+        ca: add.ca.as_deref().map(files::text).transpose()?,
         schema: add.schema.into(),
         bind_name: add.bind_name,
         user_base: add.user_base,
@@ -91,14 +90,14 @@ fn add_app(client: &Client, name: String, app: App, directory: Directory) -> any
 fn add_issuer(client: &Client, add: AddIssuer) -> anyhow::Result<()> {
     let keys = match (add.keys_url, add.keys_file) {
         (Some(url), _) => Keys::Url(url),
-        (None, Some(file)) => Keys::Set(read(&file)?),
+        (None, Some(file)) => Keys::Set(files::text(&file)?),
         (None, None) => Keys::Discovery,
     };
     let jwt = kinds::Jwt {
         issuer: add.issuer,
         audience: add.audience.clone(),
         keys,
-        ca: add.ca.as_deref().map(read).transpose()?,
+        ca: add.ca.as_deref().map(files::text).transpose()?,
         rules: add.rules.rules,
     };
     let spec = kinds::Provider {
@@ -127,10 +126,6 @@ fn set_rules(client: &Client, name: &str, rules: Vec<JwtRule>) -> anyhow::Result
     client.replace(&provider)?;
     println!("Provider {name} has new rules: JWTs that were shown before are looked at anew.");
     Ok(())
-}
-
-fn read(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
 }
 
 fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<()> {
