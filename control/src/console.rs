@@ -58,6 +58,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (X_FRAME_OPTIONS, "DENY"),
 ];
+/// Of a code in an address: above any that is given out.
+const USER_CODE_CHARS_MAX: usize = 16;
 /// Clusters and tokens that a page shows.
 const SHOWN_MAX: usize = 1000;
 
@@ -137,6 +139,12 @@ impl Signed {
             return None;
         }
         Some(Self { caller, csrf: csrf(token) })
+    }
+
+    /// Names of the clusters that they see, in order.
+    async fn clusters(&self, control: &Control) -> Result<Vec<String>, Refused> {
+        let clusters = control.objects.list::<Cluster>().await?.into_iter().map(|cluster| cluster.spec);
+        Ok(pages::names(clusters.filter(|cluster| self.caller.sees(control, cluster)).take(SHOWN_MAX)))
     }
 
     fn session(&self) -> Session<'_> {
@@ -275,9 +283,7 @@ async fn delete(control: &Control, caller: &Caller, id: &str) -> Result<bool, Re
 
 async fn shown(control: &Control, signed: &Signed, notice: &Notice) -> Response {
     let listed = async {
-        let clusters = control.objects.list::<Cluster>().await?.into_iter().map(|cluster| cluster.spec);
-        let clusters = clusters.filter(|cluster| signed.caller.sees(control, cluster)).take(SHOWN_MAX);
-        let clusters = pages::names(clusters);
+        let clusters = signed.clusters(control).await?;
         let mut tokens: Vec<Object<Token>> = control.objects.list::<Token>().await?;
         tokens.retain(|token| signed.caller.owns(&token.spec));
         tokens.truncate(SHOWN_MAX);
@@ -351,8 +357,12 @@ fn after(user_code: &str) -> String {
     if user_code.is_empty() {
         return HOME.to_owned();
     }
-    let letters: String = user_code.chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("{DEVICE}?user_code={letters}")
+    format!("{DEVICE}?user_code={}", letters(user_code))
+}
+
+/// A code that somebody typed or sent, as an address or a cookie may have it.
+fn letters(user_code: &str) -> String {
+    user_code.chars().filter(char::is_ascii_alphanumeric).take(USER_CODE_CHARS_MAX).collect()
 }
 
 /// To another page.
@@ -365,10 +375,14 @@ fn go(to: &str) -> Response {
 }
 
 fn session_cookie(response: &mut Response, token: &str, lasts_s: u64) {
-    let value =
-        format!("{SESSION_COOKIE}={token}; Max-Age={lasts_s}; Path=/; Secure; HttpOnly; SameSite=Strict");
-    if let Ok(value) = HeaderValue::from_str(&value) {
-        response.headers_mut().append(SET_COOKIE, value);
+    set_cookie(response, SESSION_COOKIE, token, lasts_s, "Strict");
+}
+
+/// For this host alone, over HTTPS, and for no script.
+fn set_cookie(response: &mut Response, name: &str, value: &str, lasts_s: u64, same_site: &str) {
+    let cookie = format!("{name}={value}; Max-Age={lasts_s}; Path=/; Secure; HttpOnly; SameSite={same_site}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
     }
 }
 

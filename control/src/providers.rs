@@ -91,6 +91,9 @@ pub(crate) trait Redirect: Send + Sync {
     }
 }
 
+/// A code and a token that no provider gives: what one says to them tells whether all is right but those.
+const NEVER_GIVEN: &str = "drover-tries-whether-the-client-is-known";
+
 /// A login that has begun in a browser.
 pub(crate) struct Begun {
     pub url: String,

@@ -12,7 +12,7 @@ use super::Kind;
 pub struct Provider {
     /// What the principals of its users and groups begin with: it does not change, and nobody gets it again.
     pub name: String,
-    /// Nobody logs in through it; who is logged in stays so.
+    /// Nobody logs in through it; who is logged in stays so, but JWTs of an issuer end at once.
     #[serde(default)]
     pub disabled: bool,
     #[serde(default)]

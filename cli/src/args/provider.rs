@@ -23,7 +23,7 @@ pub(crate) enum Provider {
         #[command(flatten)]
         rules: Rules,
     },
-    /// Try one: its servers, who searches, and that users are found.
+    /// Try one: all that a login asks it for, but what a person brings.
     Test {
         name: String,
     },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Path, Query, State};
-use axum::http::header::{LOCATION, SET_COOKIE};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use base64::Engine;
@@ -17,7 +17,9 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tracing::info;
 
-use super::{Code, after, cookie, pages, problem, sentence, session_cookie, sign_in_page};
+use super::{
+    Code, after, cookie, letters, pages, problem, sentence, session_cookie, set_cookie, sign_in_page,
+};
 use crate::console::pages::Notice;
 use crate::providers::Begun;
 use crate::rest::login::{LOGINS, come_back, opened, too_many};
@@ -27,7 +29,6 @@ use crate::routes::{Control, Refused};
 pub(super) const CALLBACK: &str = "/console/callback";
 pub(super) const AWAY: &str = "/console/sign-in/{provider}";
 const AWAY_COOKIE: &str = "__Host-drover-away";
-const USER_CODE_CHARS_MAX: usize = 16;
 /// Logins that begin at once, each with a question to its provider: those that end, or have a password, wait for none.
 static BEGINNINGS: Semaphore = Semaphore::const_new(16);
 /// How long a person may be away.
@@ -86,7 +87,7 @@ async fn begin(control: &Control, provider: &str, user_code: &str) -> Result<Res
         state,
         nonce,
         verifier,
-        user_code: user_code.chars().filter(char::is_ascii_alphanumeric).take(USER_CODE_CHARS_MAX).collect(),
+        user_code: letters(user_code),
         ends_s: now_s() + AWAY_MAX.as_secs(),
     };
     let mut response = StatusCode::SEE_OTHER.into_response();
@@ -181,10 +182,7 @@ fn now_s() -> u64 {
 
 /// Lax: it is to be there when another site sends the browser back.
 fn set_away(response: &mut Response, sealed: &str, lasts_s: u64) {
-    let value = format!("{AWAY_COOKIE}={sealed}; Max-Age={lasts_s}; Path=/; Secure; HttpOnly; SameSite=Lax");
-    if let Ok(value) = HeaderValue::from_str(&value) {
-        response.headers_mut().append(SET_COOKIE, value);
-    }
+    set_cookie(response, AWAY_COOKIE, sealed, lasts_s, "Lax");
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use drover_api::kinds::{Cluster, TokenKind, TokenScope};
+use drover_api::kinds::{TokenKind, TokenScope};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::pages::{self, Notice};
-use super::{SHOWN_MAX, Signed, foreign, sentence, shown, theirs};
+use super::pages::Notice;
+use super::{Signed, foreign, sentence, shown, theirs};
 use crate::rest::tokens::{self, Lasts};
 use crate::routes::{Control, Door, Refused};
 
@@ -47,9 +47,7 @@ async fn made(control: &Control, signed: &Signed) -> Result<String, Refused> {
     let door = control.door.as_ref().ok_or_else(|| {
         Refused::unauthorized("control does not know where clients reach gateways: it needs --server-url")
     })?;
-    let clusters = control.objects.list::<Cluster>().await?.into_iter().map(|cluster| cluster.spec);
-    let seen = clusters.filter(|cluster| signed.caller.sees(control, cluster)).take(SHOWN_MAX);
-    let clusters = pages::names(seen);
+    let clusters = signed.clusters(control).await?;
     let user = &signed.caller.user.spec;
     let made = {
         let _writes = control.begin_write().await;

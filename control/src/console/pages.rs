@@ -5,7 +5,7 @@ use std::fmt::Write;
 use drover_api::kinds::{Cluster, Object, Token};
 
 use super::kubeconfig::KUBECONFIG;
-use super::{DEVICE, HOME, REVOKE, SIGN_IN, SIGN_OUT, STYLE};
+use super::{DEVICE, HOME, REVOKE, SIGN_IN, SIGN_OUT, STYLE, letters};
 use crate::devices::Waiting;
 
 /// What a page says at its top, of what was just done or refused.
@@ -52,7 +52,7 @@ pub(super) fn sign_in(ways: &Ways<'_>, user_code: &str, name: &str, notice: &Not
         format!("<p>To log in the terminal that shows <strong class=\"code\">{user_code}</strong>.</p>")
     };
     let mut links = String::new();
-    let letters: String = user_code.chars().filter(char::is_ascii_alphanumeric).collect();
+    let letters = letters(&user_code);
     for provider in ways.browsers {
         let provider = escaped(provider);
         _ = write!(

@@ -12,14 +12,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::web::Web;
-use super::{Begun, Directory, Found, Known, LoginRefused, Person, Redirect, Unavailable};
+use super::{Begun, Directory, Found, Known, LoginRefused, NEVER_GIVEN, Person, Redirect, Unavailable};
 
 const SCOPE: &str = "read:org";
 const PAGE: usize = 100;
 /// Requests for one person: pages of organisations and teams, and teams that those are in.
 const REQUESTS_MAX: usize = 200;
-/// A code and a token that GitHub never gave: what it says to them tells whether all is right but those.
-const NONE: &str = "drover-tries-whether-the-client-is-known";
 
 pub(super) struct Github {
     config: kinds::Github,
@@ -214,12 +212,12 @@ impl Directory for Github {
     }
 
     async fn test(&self, back: &str) -> Result<(), Unavailable> {
-        match self.ask(&format!("{}/user", self.api), NONE).await {
+        match self.ask(&format!("{}/user", self.api), NEVER_GIVEN).await {
             Err(NotSaid::Gone) => {}
             Err(NotSaid::Unavailable(error)) => return Err(error),
             Ok(_) => return Err(Unavailable(format!("{} takes any token: it is no GitHub", self.api))),
         }
-        let answer = self.exchange(back, NONE, NONE).await?;
+        let answer = self.exchange(back, NEVER_GIVEN, NEVER_GIVEN).await?;
         match answer.error.as_deref() {
             // The code is wrong, and nothing before it.
             Some("bad_verification_code") => Ok(()),

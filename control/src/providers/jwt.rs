@@ -150,15 +150,15 @@ pub(crate) async fn keys(web: &Web, issuer: &kinds::Jwt) -> Result<CoreJsonWebKe
     let keys: CoreJsonWebKeySet = match &issuer.keys {
         Keys::Discovery => {
             let url = format!("{}/.well-known/openid-configuration", issuer.issuer.trim_end_matches('/'));
-            let discovered: Discovered = web.get(&url).await?;
+            let discovered: Discovered = web.get(&url, None).await?;
             if discovered.issuer != issuer.issuer {
                 return Err(Unavailable(format!("{url} is of {}, another issuer", discovered.issuer)));
             }
-            web.get(&discovered.jwks_uri).await?
+            web.get(&discovered.jwks_uri, None).await?
         }
         Keys::Set(set) => serde_json::from_str(set)
             .map_err(|error| Unavailable(format!("the keys are no JWK Set (RFC 7517): {error}")))?,
-        Keys::Url(url) => web.get(url).await?,
+        Keys::Url(url) => web.get(url, None).await?,
     };
     match keys.keys().len() {
         0 => Err(Unavailable("the issuer has no key that can be used".to_owned())),

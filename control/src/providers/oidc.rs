@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use drover_api::kinds;
-use http::header::{ACCEPT, AUTHORIZATION};
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreProviderMetadata,
     CoreTokenResponse,
@@ -20,7 +19,7 @@ use serde_json::Value;
 
 use super::jwt::{ALGORITHMS, Claims, SKEW_MAX, claims};
 use super::web::{Web, whole};
-use super::{Begun, Directory, Found, Known, LoginRefused, Person, Redirect, Unavailable};
+use super::{Begun, Directory, Found, Known, LoginRefused, NEVER_GIVEN, Person, Redirect, Unavailable};
 
 type Client = CoreClient<
     EndpointSet,
@@ -31,9 +30,6 @@ type Client = CoreClient<
     EndpointMaybeSet,
 >;
 type TokenError = RequestTokenError<Unavailable, StandardErrorResponse<CoreErrorResponseType>>;
-
-/// A code that no provider gives: what it says to it tells whether it knows the client.
-const NO_CODE: &str = "drover-tries-whether-the-client-is-known";
 
 pub(super) struct Oidc {
     config: kinds::Oidc,
@@ -120,16 +116,11 @@ impl Oidc {
         Ok(Known { person: self.person(&known)?, grant })
     }
 
-    async fn userinfo(&self, met: &Met, token: &str) -> Result<Claims, LoginRefused> {
-        let Some(url) = &met.userinfo else { return Ok(Claims::new()) };
-        let request = http::Request::get(url).header(ACCEPT, "application/json");
-        let request = request.header(AUTHORIZATION, format!("Bearer {token}")).body(Vec::new());
-        let answer = self.web.send(request.map_err(|error| Unavailable(error.to_string()))?).await?;
-        if !answer.status().is_success() {
-            return Err(Unavailable(format!("{url} answers {}", answer.status())).into());
+    async fn userinfo(&self, met: &Met, token: &str) -> Result<Claims, Unavailable> {
+        match &met.userinfo {
+            Some(url) => self.web.get(url, Some(token)).await,
+            None => Ok(Claims::new()),
         }
-        let claims = serde_json::from_slice(answer.body());
-        Ok(claims.map_err(|error| Unavailable(format!("{url} answers with no claims: {error}")))?)
     }
 
     fn person(&self, claims: &Claims) -> Result<Person, LoginRefused> {
@@ -184,7 +175,7 @@ impl Directory for Oidc {
         let met = self.meet().await?;
         let (_, verifier) = PkceCodeChallenge::new_random_sha256();
         // Whatever it says to a code that it never gave, it must not say that it does not know us.
-        match self.exchange(&met.client, NO_CODE, verifier.secret(), back).await {
+        match self.exchange(&met.client, NEVER_GIVEN, verifier.secret(), back).await {
             Err(Exchange::Refused(
                 CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient,
             )) => Err(Unavailable(format!(

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::header::{ACCEPT, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -63,10 +63,18 @@ impl Web {
         }
     }
 
-    /// What is at a URL, as JSON.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, Unavailable> {
-        let request = Request::get(url).header(ACCEPT, "application/json").body(Vec::new());
-        let request = request.map_err(|error| Unavailable(format!("{url:?} is no URL: {error}")))?;
+    /// What is at a URL, as JSON: shown a token, where there is one.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        token: Option<&str>,
+    ) -> Result<T, Unavailable> {
+        let mut request = Request::get(url).header(ACCEPT, "application/json");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request =
+            request.body(Vec::new()).map_err(|error| Unavailable(format!("{url:?} is no URL: {error}")))?;
         let answer = self.send(request).await?;
         if answer.status() != StatusCode::OK {
             return Err(Unavailable(format!("{url} answers {}", answer.status())));

@@ -1,4 +1,5 @@
-//! Logins by RFC 8628: a program asks here, a person grants in the console.
+//! Logins that a person grants in the console: a program asks here (RFC 8628), or shows the code that a browser
+//! brought it (RFC 8252).
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

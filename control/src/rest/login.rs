@@ -67,11 +67,7 @@ async fn local(
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
         control.attempts.failed(&who, Instant::now());
-        Refused::of(Status::failure(
-            401,
-            "Unauthorized",
-            "the name or the password is wrong, or the user is disabled",
-        ))
+        Refused::unauthorized("the name or the password is wrong, or the user is disabled")
     })?;
     control.attempts.succeeded(&who);
     let made = {
@@ -151,7 +147,7 @@ pub(crate) fn too_many() -> Refused {
 pub(crate) async fn opened(control: &Control, name: &str) -> Result<(Provider, Box<dyn Directory>), Refused> {
     let unknown = || {
         let message = format!("there is no provider {name:?} to log in through");
-        Refused::of(Status::failure(401, "Unauthorized", message))
+        Refused::unauthorized(&message)
     };
     match providers::find(&control.objects, name).await {
         Ok((provider, directory)) if !provider.disabled => Ok((provider, directory)),

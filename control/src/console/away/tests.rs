@@ -1,5 +1,6 @@
 use axum::body::Body;
 use axum::http::Request;
+use axum::http::header::SET_COOKIE;
 use drover_api::kinds::{Access, Directory, Github, Oidc, Provider};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
