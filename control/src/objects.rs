@@ -101,7 +101,7 @@ impl Kept for UserName {
 pub struct Grant {
     /// Of the user.
     pub principal: String,
-    /// When the provider last said who it is.
+    /// When the provider last gave something to ask with, or said at a login that there is nothing.
     pub known_at: Timestamp,
 }
 

@@ -102,4 +102,28 @@ mod tests {
             assert!(!is_loopback(uri), "{uri}");
         }
     }
+
+    #[test]
+    fn what_is_not_the_code_flow_with_pkce_is_no_login() {
+        let sound = || Request {
+            response_type: "code".into(),
+            client_id: CLIENT_ID.into(),
+            redirect_uri: "http://127.0.0.1:4711/".into(),
+            state: "s".into(),
+            code_challenge: "a".repeat(CHALLENGE_CHARS),
+            code_challenge_method: "S256".into(),
+        };
+        assert!(is_sound(&sound()));
+        for unsound in [
+            Request { response_type: "token".into(), ..sound() },
+            Request { client_id: "other".into(), ..sound() },
+            Request { redirect_uri: "https://evil.test/".into(), ..sound() },
+            Request { state: "s".repeat(STATE_BYTES_MAX + 1), ..sound() },
+            Request { code_challenge: String::new(), ..sound() },
+            Request { code_challenge: "=".repeat(CHALLENGE_CHARS), ..sound() },
+            Request { code_challenge_method: "plain".into(), ..sound() },
+        ] {
+            assert!(!is_sound(&unsound));
+        }
+    }
 }

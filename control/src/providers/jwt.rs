@@ -204,4 +204,4 @@ pub(crate) fn person(name: &str) -> Person {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -161,3 +161,6 @@ async fn keep(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

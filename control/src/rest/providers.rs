@@ -280,3 +280,6 @@ fn check_issuer(provider: &str, issuer: &Jwt) -> Result<(), Refused> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
