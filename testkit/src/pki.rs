@@ -36,6 +36,19 @@ pub struct Files {
 
 pub const LOOPBACK: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
 
+/// A server's certificate for this machine, of an authority of its own: its files, and that of the authority.
+pub fn local_server(folder: &Path, name: &str) -> anyhow::Result<(Files, PathBuf)> {
+    let authority = Authority::new(name)?;
+    let subject = Subject {
+        common_name: "localhost",
+        addresses: &LOOPBACK,
+        names: &["localhost"],
+        ..Subject::default()
+    };
+    let files = authority.issue_files(folder, name, &subject, &[Usage::ServerAuth])?;
+    Ok((files, authority.write(folder, &format!("{name}-ca.crt"))?))
+}
+
 impl Authority {
     pub fn new(common_name: &str) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();

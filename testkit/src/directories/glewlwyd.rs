@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::client::Client;
 use crate::fleet::output;
-use crate::pki::{self, Authority, LOOPBACK, Subject, Usage};
+use crate::pki;
 use crate::process::{Process, free_port, until};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,15 +36,7 @@ impl Glewlwyd {
     /// With where it is to send browsers back to.
     pub async fn start(folder: &Path, callback: &str) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let authority = Authority::new("glewlwyd")?;
-        let subject = Subject {
-            common_name: "localhost",
-            addresses: &LOOPBACK,
-            names: &["localhost"],
-            ..Subject::default()
-        };
-        let files = authority.issue_files(folder, "glewlwyd", &subject, &[Usage::ServerAuth])?;
-        let ca = authority.write(folder, "glewlwyd-ca.crt")?;
+        let (files, ca) = pki::local_server(folder, "glewlwyd")?;
         let port = free_port()?;
         let issuer = format!("https://localhost:{port}/api/oidc");
         let database = folder.join("glewlwyd.db");

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use tokio::net::TcpStream;
 
 use crate::client::{fetch, post};
-use crate::pki::{Authority, LOOPBACK, Subject, Usage};
+use crate::pki;
 use crate::process::{Process, free_port, until};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,15 +26,7 @@ impl Node {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
         ensure!(scripts.join("node_modules").is_dir(), "packages are missing: testkit/packages install");
         std::fs::create_dir_all(folder)?;
-        let authority = Authority::new(name)?;
-        let subject = Subject {
-            common_name: "localhost",
-            addresses: &LOOPBACK,
-            names: &["localhost"],
-            ..Subject::default()
-        };
-        let files = authority.issue_files(folder, name, &subject, &[Usage::ServerAuth])?;
-        let ca = authority.write(folder, &format!("{name}-ca.crt"))?;
+        let (files, ca) = pki::local_server(folder, name)?;
         let (port, control_port) = (free_port()?, free_port()?);
         let environment = [
             format!("PORT={port}"),

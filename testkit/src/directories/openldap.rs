@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::fleet::output;
-use crate::pki::{self, Authority, LOOPBACK, Subject, Usage};
+use crate::pki;
 use crate::process::{Process, free_port, until};
 
 const BASE: &str = "dc=corp,dc=example";
@@ -39,15 +39,7 @@ impl OpenLdap {
 
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder.join("db"))?;
-        let authority = Authority::new("ldap")?;
-        let subject = Subject {
-            common_name: "localhost",
-            addresses: &LOOPBACK,
-            names: &["localhost"],
-            ..Subject::default()
-        };
-        let files = authority.issue_files(folder, "slapd", &subject, &[Usage::ServerAuth])?;
-        let ca = authority.write(folder, "ldap-ca.crt")?;
+        let (files, ca) = pki::local_server(folder, "slapd")?;
         let configuration = folder.join("slapd.conf");
         pki::write(&configuration, &self::configuration(folder, &files.cert, &files.key))?;
         let entries = folder.join("entries.ldif");

@@ -100,6 +100,16 @@ impl Chromium {
         }
     }
 
+    /// Grants a terminal the login that it asks for: the terminal then says as whom.
+    pub(crate) async fn grants(&self, login: Child, user: &str) {
+        self.says(&format!("A program asks to be logged in as {user}")).await;
+        self.click("button[value=grant]").await;
+        self.says("Granted.").await;
+        let output = soon(login.wait_with_output()).await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && said.contains(&format!("as {user} until")), "{said}");
+    }
+
     /// What a script of the page's own gives.
     pub(crate) async fn script(&self, script: &str) -> Value {
         soon(self.page.execute_async(script, Vec::new())).await.unwrap()
@@ -141,12 +151,7 @@ async fn somebody_of_a_directory_logs_a_terminal_in_with_the_keyboard_alone() {
     chromium.click("#provider option[value=corp]").await;
     chromium.click("#password").await;
     chromium.types(&format!("{}\u{e007}", OpenLdap::PASSWORD)).await;
-    chromium.says("A program asks to be logged in as bob@corp").await;
-    chromium.click("button[value=grant]").await;
-    chromium.says("Granted.").await;
-    let output = soon(login.wait_with_output()).await.unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && said.contains("as bob@corp until"), "{said}");
+    chromium.grants(login, "bob@corp").await;
 
     // Another, which is refused.
     let (login, url, _lines) = terminal(&installed.installation, "another").await;

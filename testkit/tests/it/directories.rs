@@ -389,10 +389,7 @@ async fn a_member_of_active_directory_logs_a_terminal_in_and_works_until_taken_o
     chromium.click("#name").await;
     chromium.types("bob\u{e004}").await;
     chromium.types(&format!("{}\u{e007}", Samba::PASSWORD)).await;
-    chromium.says("A program asks to be logged in as bob@ad").await;
-    chromium.click("button[value=grant]").await;
-    chromium.says("Granted.").await;
-    assert!(soon(login.wait_with_output()).await.unwrap().status.success());
+    chromium.grants(login, "bob@ad").await;
     let bob = installed.installation.person("bob");
     let listed = kubectl(&bob, "ad", &["get", "namespaces", "-o", "name"]).await.unwrap();
     assert!(listed.contains("namespace/default"), "{listed}");

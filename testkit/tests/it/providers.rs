@@ -69,12 +69,7 @@ async fn somebody_of_an_openid_provider_logs_in_and_goes_with_their_group() {
     sign_in(&chromium, "alice", "of-alice").await;
     chromium.says("Allow Drover?").await;
     chromium.click("button[value=allow]").await;
-    chromium.says("A program asks to be logged in as alice@corp").await;
-    chromium.click("button[value=grant]").await;
-    chromium.says("Granted.").await;
-    let output_of_login = soon(login.wait_with_output()).await.unwrap();
-    let said = String::from_utf8(output_of_login.stdout).unwrap();
-    assert!(output_of_login.status.success() && said.contains("as alice@corp until"), "{said}");
+    chromium.grants(login, "alice@corp").await;
     let alice = installation.person("alice");
     let namespaces = ["get", "namespaces", "-o", "name"];
     let kubectl = async || soon(output(soon(alice.kubectl("oidc")).await.unwrap().args(namespaces))).await;
@@ -175,10 +170,7 @@ async fn another_openid_provider_whose_refresh_tokens_are_good_for_one_use() {
         Ok(at.query_pairs().find_map(|(name, value)| (name == "callback_url").then(|| value.into_owned())))
     });
     chromium.open(&format!("{}&g_continue", next.await.unwrap())).await;
-    chromium.says("A program asks to be logged in as carol@corp").await;
-    chromium.click("button[value=grant]").await;
-    chromium.says("Granted.").await;
-    assert!(soon(login.wait_with_output()).await.unwrap().status.success());
+    chromium.grants(login, "carol@corp").await;
     for _ in 0..3 {
         installed.says(&["user", "refresh", "carol@corp"]).await.unwrap();
     }
@@ -224,10 +216,7 @@ async fn somebody_of_github_has_the_roles_of_their_teams_and_of_those_above() {
         chromium.open(&url).await;
         chromium.click("a[href^='/console/sign-in/gh']").await;
         chromium.click("form:has(input[value=alice]) button").await;
-        chromium.says("A program asks to be logged in as alice@gh").await;
-        chromium.click("button[value=grant]").await;
-        chromium.says("Granted.").await;
-        assert!(soon(login.wait_with_output()).await.unwrap().status.success());
+        chromium.grants(login, "alice@gh").await;
     };
     log_in().await;
     let groups = async || {
