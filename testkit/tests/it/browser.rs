@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -27,11 +27,15 @@ use crate::system::{DEADLINE, folder, soon};
 /// How long a script of a test may take.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What Chromium says of a page whose connection it gave up because some interface came or went.
+const NETWORK_CHANGED: &str = "ERR_NETWORK_CHANGED";
+
 /// Chromium and what drives it; both end when dropped.
 pub(crate) struct Chromium {
     pub(crate) page: Client,
     /// Of what drives it.
     url: String,
+    profile: PathBuf,
     _driver: Process,
 }
 
@@ -41,7 +45,8 @@ impl Chromium {
         let arguments = [format!("--port={port}")];
         let program = Path::new("/usr/bin/chromedriver");
         let driver = Process::start("chromedriver", folder, program, arguments).await.unwrap();
-        let profile = format!("--user-data-dir={}", folder.join("profile").display());
+        let place = folder.join("profile");
+        let profile = format!("--user-data-dir={}", place.display());
         // The tests' authority is none of the system's; and root has no sandbox.
         let options =
             ["--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", &profile];
@@ -53,11 +58,16 @@ impl Chromium {
             let mut builder = ClientBuilder::new(HttpConnector::new());
             Ok(builder.capabilities(capabilities.clone()).connect(&url).await.ok())
         });
-        Self { page: page.await.unwrap(), url, _driver: driver }
+        Self { page: page.await.unwrap(), url, profile: place, _driver: driver }
     }
 
     pub(crate) async fn open(&self, url: &str) {
-        soon(self.page.goto(url)).await.unwrap();
+        until(url, DEADLINE, async || match self.page.goto(url).await {
+            Err(error) if error.to_string().contains(NETWORK_CHANGED) => Ok(None),
+            gone => gone.map(Some).map_err(Into::into),
+        })
+        .await
+        .unwrap();
     }
 
     /// Types where the cursor is.
@@ -68,17 +78,29 @@ impl Chromium {
 
     pub(crate) async fn click(&self, css: &str) {
         // A page may be on its way.
-        let found = until(css, DEADLINE, async || Ok(self.page.find(Locator::Css(css)).await.ok()));
+        let found = until(css, DEADLINE, async || {
+            self.text().await;
+            Ok(self.page.find(Locator::Css(css)).await.ok())
+        });
         soon(found.await.unwrap().click()).await.unwrap();
+    }
+
+    /// What the page says; nothing while it is on its way out. One that did not come because this machine's network
+    /// changed, as other tests' nodes change it, is asked for again.
+    async fn text(&self) -> String {
+        let Ok(body) = self.page.find(Locator::Css("body")).await else { return String::new() };
+        let text = body.text().await.unwrap_or_default();
+        if text.contains(NETWORK_CHANGED) {
+            drop(self.page.refresh().await);
+        }
+        text
     }
 
     /// Waits until the page says something.
     pub(crate) async fn says(&self, text: &str) {
         let mut shown = String::new();
         let said = until(text, DEADLINE, async || {
-            // A page may be on its way out.
-            let Ok(body) = self.page.find(Locator::Css("body")).await else { return Ok(None) };
-            shown = body.text().await.unwrap_or_default();
+            shown = self.text().await;
             Ok(shown.contains(text).then_some(()))
         })
         .await;
@@ -113,6 +135,17 @@ impl Chromium {
     /// What a script of the page's own gives.
     pub(crate) async fn script(&self, script: &str) -> Value {
         soon(self.page.execute_async(script, Vec::new())).await.unwrap()
+    }
+}
+
+impl Drop for Chromium {
+    /// A browser outlives what drives it, where a test fails before it closes its page: its profile names its process.
+    fn drop(&mut self) {
+        let Ok(lock) = std::fs::read_link(self.profile.join("SingletonLock")) else { return };
+        let lock = lock.to_string_lossy().into_owned();
+        if let Some((_, id)) = lock.rsplit_once('-').filter(|(_, id)| id.parse::<u32>().is_ok()) {
+            drop(std::process::Command::new("kill").arg(id).status());
+        }
     }
 }
 
