@@ -189,13 +189,13 @@ async fn free_name(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use drover_api::kinds::{Directory, Domain, Ldap, Schema};
 
     use super::*;
     use crate::rest::tests::served;
 
-    fn provider(access: Access, allowed: &[&str]) -> Provider {
+    pub(crate) fn provider(access: Access, allowed: &[&str]) -> Provider {
         let ldap = Ldap {
             servers: vec!["ldaps://ldap.test".into()],
             ca: None,

@@ -1,10 +1,15 @@
 //! Looks up again, now and then, everybody whom a directory let in: groups follow it, and who is gone is logged out.
 //! A directory that does not answer says nothing about anybody.
 
-use std::sync::Arc;
+use std::future::ready;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use drover_api::kinds::{Object, Provider, User};
+use futures_util::{StreamExt, future, stream};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +20,8 @@ use crate::people::{self, NotTaken};
 use crate::providers::{self, Directory, Found, NotOpened, Person, Unavailable};
 use crate::routes::Control;
 
+/// So many of one directory's users are asked about at once.
+const ASKED_AT_ONCE: usize = 8;
 /// So many users in a row are asked about in vain before the directory is taken to be down.
 const IN_VAIN_MAX: usize = 3;
 /// So many of one directory's users are logged out by one round without a question.
@@ -30,31 +37,43 @@ pub(crate) enum NotRefreshed {
     Objects(#[from] ObjectsError),
     #[error(transparent)]
     NotOpened(#[from] NotOpened),
+    #[error("control is stopping")]
+    Stopping,
     #[error("the directory does not answer: {0}")]
     Unavailable(#[from] Unavailable),
 }
 
-/// Refreshes until cancelled.
+/// Refreshes until cancelled. Whoever is asked about then is asked about to the end: what their provider is asked with
+/// may be good for that question only, and the answer brings the next.
 pub(crate) async fn run(control: Arc<Control>, interval: Duration, cancelled: CancellationToken) {
     while cancelled.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-        let round = async {
-            for provider in control.objects.list::<Provider>().await? {
-                if let Err(error) = refresh_all(&control, &provider.spec.name).await {
-                    warn!(provider = provider.spec.name, %error, "users not refreshed: they keep what they have");
+        let providers = match control.objects.list::<Provider>().await {
+            Ok(providers) => providers,
+            Err(error) => {
+                warn!(%error, "users not refreshed: the store failed");
+                continue;
+            }
+        };
+        let of_each = providers.iter().map(|provider| async {
+            let name = &provider.spec.name;
+            match refresh_all(&control, name, &cancelled).await {
+                Ok(()) | Err(NotRefreshed::Stopping) => {}
+                Err(error) => {
+                    warn!(provider = name, %error, "users not refreshed: they keep what they have");
                 }
             }
-            Ok::<_, ObjectsError>(())
-        };
-        match cancelled.run_until_cancelled(round).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => warn!(%error, "users not refreshed: the store failed"),
-            None => return,
-        }
+        });
+        // Side by side: one that is slow keeps nobody's groups of another from being known.
+        future::join_all(of_each).await;
     }
 }
 
 /// Everybody of a provider's who has a token.
-async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefreshed> {
+async fn refresh_all(
+    control: &Control,
+    provider: &str,
+    cancelled: &CancellationToken,
+) -> Result<(), NotRefreshed> {
     let (provider, directory) = providers::find(&control.objects, provider).await?;
     let prefix = people::principal(&provider.name, "");
     let users = control.objects.list::<User>().await?.into_iter();
@@ -65,24 +84,8 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
         };
         users.filter(logged_in).collect()
     };
-    let mut found = Vec::new();
-    let mut in_vain = 0;
-    let asked = users.len();
-    for user in users {
-        match ask(control, &*directory, &user.spec.principal).await {
-            Ok(said) => {
-                in_vain = 0;
-                found.push((user, said));
-            }
-            // Of one user: others are asked about still.
-            Err(NotRefreshed::Unavailable(error)) if in_vain < IN_VAIN_MAX.min(asked - 1) => {
-                in_vain += 1;
-                warn!(user = user.spec.name, %error, "a user is not refreshed, and keeps what they have");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let gone = found.iter().filter(|(_, said)| matches!(said, Said::Gone)).count();
+    let found = ask_all(control, &*directory, users, cancelled).await?;
+    let gone = found.iter().filter(|(_, said)| matches!(said, Said::Gone(_))).count();
     if is_beyond_belief(gone, found.len()) {
         let message =
             format!("{gone} of {} users are gone at once: drover user refresh says so of one", found.len());
@@ -93,6 +96,48 @@ async fn refresh_all(control: &Control, provider: &str) -> Result<(), NotRefresh
     }
     info!(provider = provider.name, users = found.len(), gone, "users refreshed");
     Ok(())
+}
+
+/// Asks about each, several at once, until the directory seems to be down. No question that has begun is given up.
+async fn ask_all(
+    control: &Control,
+    directory: &dyn Directory,
+    users: Vec<Object<User>>,
+    cancelled: &CancellationToken,
+) -> Result<Vec<(Object<User>, Said)>, NotRefreshed> {
+    let in_vain_max = IN_VAIN_MAX.min(users.len().saturating_sub(1));
+    let is_over = AtomicBool::new(false);
+    let answers = stream::iter(users)
+        .take_while(|_| ready(!is_over.load(Ordering::Relaxed) && !cancelled.is_cancelled()))
+        .map(|user| async {
+            let said = ask(control, directory, &user.spec.principal).await;
+            (user, said)
+        })
+        .buffer_unordered(ASKED_AT_ONCE);
+    let mut answers = pin!(answers);
+    let (mut found, mut in_vain, mut failed) = (Vec::new(), 0, None);
+    while let Some((user, said)) = answers.next().await {
+        match said {
+            Ok(said) => {
+                in_vain = 0;
+                found.push((user, said));
+            }
+            // Of one user: others are asked about still.
+            Err(NotRefreshed::Unavailable(error)) if in_vain < in_vain_max => {
+                in_vain += 1;
+                warn!(user = user.spec.name, %error, "a user is not refreshed, and keeps what they have");
+            }
+            Err(error) => {
+                is_over.store(true, Ordering::Relaxed);
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if cancelled.is_cancelled() => Err(NotRefreshed::Stopping),
+        None => Ok(found),
+    }
 }
 
 /// Rather a right that was taken away from who searches than half of a company.
@@ -110,23 +155,34 @@ pub(crate) async fn refresh_one(control: &Control, user: &User) -> Result<bool, 
 }
 
 /// What a provider says of one of its users.
+#[derive(Debug)]
 enum Said {
-    Gone,
+    /// With what was kept of them when it was asked.
+    Gone(Option<Kept>),
     Is(Person),
     /// Nothing, and that for a short time only.
     Nothing,
 }
 
-/// One at a time: what a provider is asked with may be good for one question.
-static ASKING: Mutex<()> = Mutex::const_new(());
+/// What there is to ask a user's provider with, and since when.
+type Kept = (Option<String>, Timestamp);
+
+/// One question about a user at a time: what a provider is asked with may be good for one. Users share some locks.
+static ASKING: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
+static ASKED_BY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+fn asking(principal: &str) -> &'static Mutex<()> {
+    let hash = ASKED_BY.hash_one(principal);
+    &ASKING[(hash % ASKING.len() as u64) as usize]
+}
 
 async fn ask(control: &Control, directory: &dyn Directory, principal: &str) -> Result<Said, NotRefreshed> {
     let id = principal.split_once(":user/").map(|(_, id)| id).unwrap_or_default();
-    let _asking = ASKING.lock().await;
+    let _asking = asking(principal).lock().await;
     let kept = people::grant(&control.objects, principal).await?;
     let asked_with = kept.as_ref().and_then(|(token, _)| token.as_deref());
     match directory.find(id, asked_with).await? {
-        Found::Gone => Ok(Said::Gone),
+        Found::Gone => Ok(Said::Gone(kept)),
         Found::Known(known) => {
             if known.grant.is_some() && known.grant.as_deref() != asked_with {
                 let _writes = control.begin_write().await;
@@ -139,9 +195,9 @@ async fn ask(control: &Control, directory: &dyn Directory, principal: &str) -> R
             Ok(Said::Is(known.person))
         }
         Found::Unknown => {
-            let known_at = kept.map(|(_, known_at)| known_at);
+            let known_at = kept.as_ref().map(|(_, known_at)| known_at);
             let age = known_at.map(|known_at| Timestamp::now().as_second() - known_at.as_second());
-            Ok(if age.is_some_and(|age_s| age_s < UNKNOWN_S_MAX) { Said::Nothing } else { Said::Gone })
+            Ok(if age.is_some_and(|age_s| age_s < UNKNOWN_S_MAX) { Said::Nothing } else { Said::Gone(kept) })
         }
     }
 }
@@ -160,7 +216,11 @@ async fn apply(
     let person = match said {
         Said::Is(person) => person,
         Said::Nothing => return Ok(true),
-        Said::Gone => {
+        // A login that came meanwhile is the newer answer.
+        Said::Gone(kept) if people::grant(&control.objects, &user.spec.principal).await? != *kept => {
+            return Ok(true);
+        }
+        Said::Gone(_) => {
             people::log_out(&control.objects, &user).await?;
             return Ok(false);
         }

@@ -1,7 +1,12 @@
+use std::sync::atomic::AtomicUsize;
+
 use async_trait::async_trait;
+use drover_api::kinds::{Access, Metadata};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::objects::{Grant, GrantSecret};
+use crate::people::tests::provider;
 use crate::providers::Known;
 use crate::rest::tests::served;
 
@@ -55,7 +60,7 @@ async fn who_cannot_be_asked_about_is_believed_for_a_day() {
         }
         let said = ask(&served.control, &Says(None), WHO).await.unwrap();
         assert_eq!(matches!(said, Said::Nothing), expected, "{age_s:?}");
-        assert_eq!(matches!(said, Said::Gone), !expected, "{age_s:?}");
+        assert_eq!(matches!(said, Said::Gone(_)), !expected, "{age_s:?}");
     }
 }
 
@@ -70,4 +75,110 @@ async fn what_to_ask_with_next_is_kept_and_what_stays_the_same_is_not_written() 
     assert_eq!(revision().await, before);
     assert!(matches!(ask(&served.control, &Says(Some("second")), WHO).await.unwrap(), Said::Is(_)));
     assert_eq!(people::grant(objects, WHO).await.unwrap().unwrap().0.as_deref(), Some("second"));
+}
+
+/// A provider whose answers wait until they are let out; it counts what it was asked.
+struct Slow {
+    asked: AtomicUsize,
+    let_out: Semaphore,
+    is_down: bool,
+}
+
+impl Slow {
+    fn new(is_down: bool) -> Self {
+        Self { asked: AtomicUsize::new(0), let_out: Semaphore::new(0), is_down }
+    }
+
+    async fn is_asked(&self, times: usize) {
+        let asked = async {
+            while self.asked.load(Ordering::SeqCst) < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Directory for Slow {
+    async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.let_out.acquire().await.unwrap().forget();
+        if self.is_down {
+            return Err(Unavailable("down".into()));
+        }
+        let person = Person { id: id.into(), login: "zoe".into(), display_name: None, groups: vec![] };
+        Ok(Found::Known(Box::new(Known { person, grant: Some("next".into()) })))
+    }
+
+    async fn test(&self, _back: &str) -> Result<(), Unavailable> {
+        Ok(())
+    }
+}
+
+fn users(count: usize) -> Vec<Object<User>> {
+    let user = |number: usize| Object {
+        metadata: Metadata { revision: 1, created_at: Timestamp::now() },
+        spec: User {
+            principal: format!("corp:user/{number}"),
+            name: format!("{number}@corp"),
+            display_name: None,
+            groups: vec![],
+            disabled: false,
+        },
+    };
+    (1..=count).map(user).collect()
+}
+
+#[tokio::test]
+async fn several_are_asked_about_at_once_and_no_more_of_a_directory_that_is_down() {
+    let served = served().await;
+    let (slow, never) = (Slow::new(false), CancellationToken::new());
+    let all = ask_all(&served.control, &slow, users(ASKED_AT_ONCE * 2), &never);
+    let (found, ()) = tokio::join!(all, async {
+        // Users who share a lock wait for each other.
+        slow.is_asked(2).await;
+        slow.let_out.add_permits(1000);
+    });
+    assert_eq!(found.unwrap().len(), ASKED_AT_ONCE * 2);
+    let down = Slow::new(true);
+    down.let_out.add_permits(1000);
+    let refused = ask_all(&served.control, &down, users(1000), &never).await;
+    assert!(matches!(refused, Err(NotRefreshed::Unavailable(_))), "{refused:?}");
+    let asked = down.asked.load(Ordering::SeqCst);
+    assert!(asked <= IN_VAIN_MAX + 1 + ASKED_AT_ONCE, "asked {asked} times");
+}
+
+#[tokio::test]
+async fn whoever_is_asked_about_when_control_stops_keeps_what_to_ask_with_next() {
+    let served = served().await;
+    kept(&served.control, Some("first"), 0).await;
+    let (slow, cancelled) = (Slow::new(false), CancellationToken::new());
+    let all = ask_all(&served.control, &slow, users(1000), &cancelled);
+    let (stopped, ()) = tokio::join!(all, async {
+        slow.is_asked(1).await;
+        cancelled.cancel();
+        slow.let_out.add_permits(1000);
+    });
+    assert!(matches!(stopped, Err(NotRefreshed::Stopping)), "{stopped:?}");
+    assert!(slow.asked.load(Ordering::SeqCst) <= ASKED_AT_ONCE);
+    let kept = people::grant(&served.control.objects, WHO).await.unwrap().unwrap();
+    assert_eq!(kept.0.as_deref(), Some("next"));
+}
+
+#[tokio::test]
+async fn regression_an_answer_older_than_a_login_logs_nobody_out() {
+    let served = served().await;
+    let control = &served.control;
+    let provider = provider(Access::Unrestricted, &[]);
+    let user = users(1).remove(0).spec;
+    control.objects.create(&user, None).await.unwrap();
+    kept(control, Some("first"), 0).await;
+    let said = Said::Gone(people::grant(&control.objects, WHO).await.unwrap());
+    people::keep_grant(&control.objects, WHO, Some("second".into())).await.unwrap();
+    assert!(apply(control, &provider, &user.name, &said).await.unwrap());
+    assert!(people::grant(&control.objects, WHO).await.unwrap().is_some());
+    let said = Said::Gone(people::grant(&control.objects, WHO).await.unwrap());
+    assert!(!apply(control, &provider, &user.name, &said).await.unwrap());
+    assert_eq!(people::grant(&control.objects, WHO).await.unwrap(), None);
 }

@@ -106,7 +106,7 @@ impl From<NotRefreshed> for Refused {
         match error {
             NotRefreshed::Local => Self::of(Status::failure(400, "BadRequest", message)),
             NotRefreshed::Objects(error) | NotRefreshed::NotOpened(NotOpened::Objects(error)) => error.into(),
-            NotRefreshed::NotOpened(_) | NotRefreshed::Unavailable(_) => {
+            NotRefreshed::NotOpened(_) | NotRefreshed::Stopping | NotRefreshed::Unavailable(_) => {
                 Self::of(Status::failure(503, "ServiceUnavailable", message))
             }
         }
