@@ -13,7 +13,7 @@ pub use cluster::Cluster;
 pub use provider::{Access, Directory, Github, Jwt, JwtRule, Keys, Ldap, Oidc, Provider, Schema};
 pub use registration::{Process, ProcessMalformed, RegistrationToken};
 pub use role::{Effect, Role, Rule};
-pub use token::{Token, TokenKind, TokenScope};
+pub use token::{Session, Token, TokenKind, TokenScope};
 pub use user::User;
 
 use jiff::Timestamp;

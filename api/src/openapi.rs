@@ -8,8 +8,8 @@ use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
     Caller, ChangePassword, ChangeSecret, Created, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD,
-    PREFIX, PROVIDER_SECRET, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses,
-    USER_TOKENS,
+    PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES,
+    TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -21,6 +21,9 @@ pub fn describe() -> Value {
     let login = Operation::new("login", "Gets a token for a name and a password.");
     let login = login.takes::<Login>(&mut paths).gives::<Created<Token>>(&mut paths, 201).open();
     paths.add(LOGIN, "post", login);
+    let renew = Operation::new("renewLogin", "Makes of a login's token the next one: it lasts longer.");
+    let renew = renew.gives::<Created<Token>>(&mut paths, 201);
+    paths.add(RENEWAL, "post", renew);
     let jwt = Operation::new(
         "loginByJwt",
         "Makes a JWT of a trusted issuer a token: it is shown as one from then on.",

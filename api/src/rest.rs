@@ -17,6 +17,8 @@ use crate::token::TokenId;
 
 pub const PREFIX: &str = "/v1";
 pub const LOGIN: &str = "/v1/login";
+/// Makes of a login's token the next one of its session.
+pub const RENEWAL: &str = "/v1/login/renewal";
 /// Where a JWT of a trusted issuer is shown first: by a gateway, or ahead of time.
 pub const JWT: &str = "/v1/jwt";
 /// Who the caller is.

@@ -73,6 +73,10 @@ pub struct Serve {
     #[arg(long, env = "DROVER_REFRESH_INTERVAL_S", default_value = "900", value_parser = seconds)]
     pub refresh_interval: Duration,
 
+    /// How long the token of a login may be renewed, in seconds: then a person has to log in again. One token lasts 43200; with no more than that none is renewed.
+    #[arg(long, env = "DROVER_SESSION_LIFETIME_S", default_value = "604800", value_parser = seconds)]
+    pub session_lifetime: Duration,
+
     /// Where browsers reach the console, as https://HOST or https://HOST:PORT: the gateway's --console-host. Without it there is none.
     #[arg(long, env = "DROVER_CONSOLE_URL", value_name = "URL")]
     pub console_url: Option<Origin>,

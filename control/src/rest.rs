@@ -15,7 +15,7 @@ use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, R
 use drover_api::openapi;
 use drover_api::rest::{
     Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, JWT, LOGIN, List, PASSWORD, PREFIX, PROVIDER_SECRET,
-    REFRESH_USER, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
+    REFRESH_USER, RENEWAL, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -33,6 +33,7 @@ pub(crate) mod login;
 mod password;
 mod providers;
 mod registration;
+mod renewal;
 pub(crate) mod tokens;
 mod users;
 
@@ -87,6 +88,7 @@ trait Writes: Served + Kept + Placed {
 pub(crate) fn router() -> Router<Arc<Control>> {
     Router::new()
         .route(LOGIN, post(login::login))
+        .route(RENEWAL, post(renewal::renew))
         .route(JWT, post(jwt::log_in))
         .route(SELF, get(login::who_am_i))
         .route(openapi::PATH, get(async || Json(openapi::describe())))

@@ -1,6 +1,7 @@
 //! What is answered where.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use axum::extract::rejection::JsonRejection;
@@ -42,6 +43,8 @@ pub(crate) struct Control {
     pub devices: Devices,
     pub issuers: Issuers,
     pub uses: Arc<Uses>,
+    /// How long a login may be renewed.
+    pub session_lifetime: Duration,
     /// Where browsers reach the console; absent where there is none.
     pub console: Option<Origin>,
     /// Where clients reach gateways; absent where control was not told.

@@ -81,6 +81,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         devices: Devices::default(),
         issuers: Issuers::default(),
         uses: uses.clone(),
+        session_lifetime: config.session_lifetime,
         console: config.console_url,
         door,
         writes: Mutex::new(()),

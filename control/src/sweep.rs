@@ -79,6 +79,7 @@ mod tests {
                 scope: TokenScope::All,
                 expires_at: at(1_000_000),
                 idle_s,
+                session: None,
             };
             Object { metadata: Metadata { revision: 1, created_at: at(1000) }, spec }
         };

@@ -178,6 +178,7 @@ mod tests {
                 scope: TokenScope::All,
                 expires_at: at(4_000_000_000),
                 idle_s: None,
+                session: None,
             };
             objects.create(&spec, None).await.unwrap();
         }

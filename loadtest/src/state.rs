@@ -123,7 +123,10 @@ async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
         let user = principal(number % size.users.max(1));
         let (kind, scope) = (TokenKind::Bot, TokenScope::All);
         objects
-            .create(&Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None }, None)
+            .create(
+                &Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None, session: None },
+                None,
+            )
             .await?;
     }
     for number in 0..size.bindings {

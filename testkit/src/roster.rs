@@ -86,6 +86,7 @@ impl Roster {
         let generated = token::generate();
         self.document.tokens.push(Token {
             idle_s: None,
+            session: None,
             id: generated.id,
             hash: generated.hash,
             proof_key: generated.proof_key,

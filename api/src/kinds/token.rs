@@ -23,6 +23,24 @@ pub struct Token {
     /// Ends it as well once it was not used for so long. Control sees to it: gateways do not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_s: Option<u64>,
+    /// What a login is part of; absent where nothing follows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+}
+
+/// A login and what renewed it, one token after the other: they end together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Id of the first token.
+    pub id: TokenId,
+    /// After that, only a person's login begins another.
+    pub ends_at: Timestamp,
+    /// From then on the token may be renewed: the last of a session never.
+    pub renewable_at: Timestamp,
+    /// It has been: who tries that once more has a copy of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewed: bool,
 }
 
 impl Kind for Token {

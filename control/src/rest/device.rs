@@ -10,13 +10,11 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use axum::{Form, Json};
-use drover_api::kinds::{TokenKind, TokenScope};
 use drover_api::rest::{CLIENT_ID, CODE_GRANT, DEVICE_GRANT, DeviceAuthorization, DeviceError, DeviceToken};
 use drover_api::status::Status;
 use serde::Deserialize;
 use tracing::info;
 
-use super::tokens::Lasts;
 use super::{applied, tokens};
 use crate::console;
 use crate::devices::{Asked, INTERVAL, LIFETIME};
@@ -111,11 +109,7 @@ async fn granted(control: &Control, principal: &str) -> Result<Response, Refused
         let _writes = control.begin_write().await;
         let user = control.snapshots.state().user(principal).filter(|user| !user.spec.disabled);
         let Some(user) = user else { return Ok(refused("access_denied")) };
-        (
-            tokens::make(control, &user.spec, TokenKind::Login, TokenScope::All, Lasts::default(), now)
-                .await?,
-            user.spec.name,
-        )
+        (tokens::log_in(control, &user.spec, None, now).await?, user.spec.name)
     };
     let (made, user) = made;
     let spec = &made.object.spec;

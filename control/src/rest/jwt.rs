@@ -137,6 +137,7 @@ async fn keep(
         scope: TokenScope::All,
         expires_at: field("exp", seconds(expires_at))?,
         idle_s: None,
+        session: None,
     };
     match control.objects.get::<Token>(presented.id.as_str()).await?.map(|stored| stored.object) {
         Some(Object { spec: before, .. }) if before.hash != token.hash => {

@@ -8,14 +8,13 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use drover_api::kinds::{self, Provider, Token, TokenKind, TokenScope, User};
+use drover_api::kinds::{self, Provider, Token, User};
 use drover_api::rest::{self, Created, Login};
 use drover_api::status::Status;
 use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::caller::Caller;
-use super::tokens::Lasts;
 use super::{applied, tokens};
 use crate::attempts::Try;
 use crate::listener::Client;
@@ -72,8 +71,7 @@ async fn local(
     control.attempts.succeeded(&who);
     let made = {
         let _writes = control.begin_write().await;
-        tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), SystemTime::now())
-            .await?
+        tokens::log_in(control, &user, None, SystemTime::now()).await?
     };
     info!(user = name, token = %made.object.spec.id, "login");
     Ok(made)
@@ -124,8 +122,7 @@ pub(crate) async fn come_back(
     if is_browsers(provider) {
         people::keep_grant(&control.objects, &user.principal, grant).await?;
     }
-    let now = SystemTime::now();
-    let made = tokens::make(control, &user, TokenKind::Login, TokenScope::All, Lasts::default(), now).await?;
+    let made = tokens::log_in(control, &user, None, SystemTime::now()).await?;
     info!(user = user.name, token = %made.object.spec.id, "login");
     Ok(made)
 }

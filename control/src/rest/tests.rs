@@ -57,6 +57,7 @@ pub(crate) async fn served() -> Served {
         devices: Devices::default(),
         issuers: Issuers::default(),
         uses,
+        session_lifetime: Duration::from_secs(7 * 24 * 3600),
         console: Some("https://console.test:8443".parse().unwrap()),
         door: Some(Door { url: "https://drover.test".parse().unwrap(), ca: Some("the authority".into()) }),
         writes: Mutex::new(()),

@@ -7,13 +7,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use drover_api::kinds::{Kind, Token, TokenKind, TokenScope, User};
+use drover_api::kinds::{Kind, Session, Token, TokenKind, TokenScope, User};
 use drover_api::rest::{CreateToken, Created, Revoked, TokenUses};
 use drover_api::status::Status;
-use drover_api::token;
+use drover_api::token::{self, Generated};
 use jiff::Timestamp;
 
 use super::caller::Caller;
+use super::renewal::{has_others, is_of};
 use super::{Writes, applied, field, seen};
 use crate::people::end_tokens;
 use crate::placed::Place;
@@ -64,23 +65,63 @@ pub(crate) async fn make(
             format!("must be at least {IDLE_MIN_S}: when a token was used is known to some minutes");
         return Err(Refused::of(Status::invalid("idle_s", message)));
     }
-    if control.snapshots.state().tokens_of(&user.principal) >= TOKENS_PER_USER_MAX {
-        let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
-        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
-    }
-    let generated = token::generate();
     let expires_at = field("lifetime_s", seconds(now + Duration::from_secs(lifetime_s)))?;
-    let user = user.principal.clone();
-    let spec = Token {
-        id: generated.id,
+    let what = |generated: &Generated| Token {
+        id: generated.id.clone(),
         hash: generated.hash,
         proof_key: generated.proof_key,
-        user,
+        user: user.principal.clone(),
         kind,
         scope,
         expires_at,
         idle_s: lasts.idle_s,
+        session: None,
     };
+    keep(control, what).await
+}
+
+/// A token for somebody who has logged in: the next one of a session, or the first of one.
+pub(crate) async fn log_in(
+    control: &Control,
+    user: &User,
+    before: Option<&Session>,
+    now: SystemTime,
+) -> Result<Created<Token>, Refused> {
+    let (lifetime_s, _) = lifetimes(TokenKind::Login);
+    let lifetime = Duration::from_secs(lifetime_s);
+    let ends_at = match before {
+        Some(session) => session.ends_at,
+        None => field("session", seconds(now + control.session_lifetime.max(lifetime)))?,
+    };
+    let expires_at = field("session", seconds(now + lifetime))?.min(ends_at);
+    let renewable_at = match expires_at < ends_at {
+        true => field("session", seconds(now + lifetime / 2))?,
+        false => ends_at,
+    };
+    let what = |generated: &Generated| {
+        let id = before.map_or(&generated.id, |session| &session.id).clone();
+        Token {
+            id: generated.id.clone(),
+            hash: generated.hash,
+            proof_key: generated.proof_key,
+            user: user.principal.clone(),
+            kind: TokenKind::Login,
+            scope: TokenScope::All,
+            expires_at,
+            idle_s: None,
+            session: Some(Session { id, ends_at, renewable_at, renewed: false }),
+        }
+    };
+    keep(control, what).await
+}
+
+async fn keep(control: &Control, what: impl FnOnce(&Generated) -> Token) -> Result<Created<Token>, Refused> {
+    let generated = token::generate();
+    let spec = what(&generated);
+    if control.snapshots.state().tokens_of(&spec.user) >= TOKENS_PER_USER_MAX {
+        let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
+        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+    }
     let object = control.objects.create(&spec, None).await?;
     Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
 }
@@ -135,6 +176,17 @@ impl Writes for Token {
             }
         };
         make(control, &owner, kind, scope, Lasts { lifetime_s, idle_s }, caller.now).await
+    }
+
+    /// With a login's token the others of its session end.
+    async fn before_delete(control: &Control, token: &Self) -> Result<(), Refused> {
+        if let Some(session) = &token.session
+            && has_others(token, session)
+        {
+            let others = |other: &Self| is_of(other, session) && other.id != token.id;
+            end_tokens(&control.objects, others).await?;
+        }
+        Ok(())
     }
 }
 

@@ -191,6 +191,7 @@ async fn what_is_signed_follows_what_changes_and_nothing_else_is_signed_anew() {
         let made = token::generate();
         let token = Token {
             idle_s: None,
+            session: None,
             id: made.id,
             hash: made.hash,
             proof_key: made.proof_key,

@@ -1,0 +1,94 @@
+//! The next token of a login, for a program that nobody sits at.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use drover_api::kinds::{Provider, Session, Token, User};
+use drover_api::rest::Created;
+use drover_api::status::Status;
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::caller::Caller;
+use super::{applied, tokens};
+use crate::people::{end_tokens, is_local};
+use crate::routes::{Control, Refused};
+
+/// The one before lasts until its own end: programs hold it still.
+pub(super) async fn renew(
+    State(control): State<Arc<Control>>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let caller = Caller::of(&control, &headers).await?;
+    let made = {
+        let _writes = control.begin_write().await;
+        next(&control, &caller).await?
+    };
+    info!(user = caller.user.spec.name, token = %made.object.spec.id, of = %caller.token.spec.id, "login renewed");
+    Ok(applied(&control, made.object.metadata.revision, StatusCode::CREATED, made).await)
+}
+
+async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refused> {
+    let forbidden = |message: &str| Refused::of(Status::failure(403, "Forbidden", message));
+    // As they are now: they may have changed since the caller showed the token.
+    let token = control.objects.get::<Token>(caller.token.spec.id.as_str()).await?;
+    let user = control.objects.get::<User>(&caller.user.spec.name).await?;
+    let (Some(token), Some(user)) = (token, user.filter(|user| !user.object.spec.disabled)) else {
+        return Err(Refused::unauthorized("the login has just ended: drover login begins another"));
+    };
+    let (token, user) = (token.object, user.object.spec);
+    let Some(session) = &token.spec.session else {
+        return Err(forbidden("only the token of a login is renewed: drover token create makes others"));
+    };
+    if session.renewed {
+        let ended = end_tokens(&control.objects, |other| is_of(other, session)).await?;
+        warn!(
+            user = user.name,
+            tokens = ended.len(),
+            "a login was renewed twice, and has ended: it was copied"
+        );
+        let message = "the login was renewed before: a copy of its token is in use somewhere, so it has ended \
+                       everywhere. drover login begins another";
+        return Err(Refused::unauthorized(message));
+    }
+    if Timestamp::try_from(caller.now).unwrap_or_default() < session.renewable_at {
+        let message = if session.renewable_at < session.ends_at {
+            format!("the token may be renewed from {} on", session.renewable_at)
+        } else {
+            format!("the login ends at {}: drover login begins another", session.ends_at)
+        };
+        return Err(Refused::of(Status::failure(409, "Conflict", message)));
+    }
+    if !is_on(control, &user).await? {
+        return Err(forbidden("nobody logs in through the user's provider now"));
+    }
+    let made = tokens::log_in(control, &user, Some(session), caller.now).await?;
+    let renewed = Session { renewed: true, ..session.clone() };
+    let renewed = Token { session: Some(renewed), ..token.spec };
+    control.objects.update(token.metadata.revision, &renewed, None).await?;
+    Ok(made)
+}
+
+/// Whether the session has other tokens than one of it.
+pub(super) fn has_others(token: &Token, session: &Session) -> bool {
+    session.renewed || session.id != token.id
+}
+
+pub(super) fn is_of(token: &Token, session: &Session) -> bool {
+    token.session.as_ref().is_some_and(|of| of.id == session.id)
+}
+
+/// Whether people may log in where the user comes from.
+async fn is_on(control: &Control, user: &User) -> Result<bool, Refused> {
+    if is_local(user) {
+        return Ok(true);
+    }
+    let name = user.principal.split_once(':').map(|(name, _)| name).unwrap_or_default();
+    let provider = control.objects.get::<Provider>(name).await?;
+    Ok(provider.is_some_and(|provider| !provider.object.spec.disabled))
+}
+
+#[cfg(test)]
+mod tests;
