@@ -118,6 +118,9 @@ pub struct DeviceToken {
     /// Seconds.
     pub expires_in: u64,
     pub expires_at: Timestamp,
+    /// From then on it may be renewed; absent where it never may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewable_at: Option<Timestamp>,
     /// Name of the user.
     pub user: String,
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use drover_api::kinds::{Kind, Object, Provider, User};
+use drover_api::kinds::{Kind, Object, Provider, Token, User};
 use drover_api::rest::{
     CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
     DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, JWT, JwtLogin, JwtShown, LOGIN, List, Login,
-    PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES,
-    TokenUses, USER_TOKENS,
+    PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF, Served, TEST_PROVIDER,
+    TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -26,6 +26,15 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer, in bytes: lists of a hundred thousand tokens.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
+/// What comes of a renewal.
+pub(crate) enum Renewal {
+    /// The login has, and why.
+    Ended(String),
+    Next(Box<Created<Token>>),
+    /// The token lasts until its end, and nothing follows it.
+    Never,
+}
+
 pub(crate) struct Client {
     agent: Agent,
     server: String,
@@ -34,6 +43,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        Self::within(config, TIMEOUT)
+    }
+
+    /// One whose requests take no longer.
+    pub(crate) fn within(config: &Config, timeout: Duration) -> anyhow::Result<Self> {
         let roots = match &config.ca {
             Some(pem) => {
                 let certificate = Certificate::from_pem(pem.as_bytes()).context("the server's authority")?;
@@ -44,18 +58,32 @@ impl Client {
         let tls = TlsConfig::builder().root_certs(roots).build();
         let agent = Agent::config_builder()
             .tls_config(tls)
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .https_only(true)
             .max_redirects(0)
             .proxy(None)
             .build();
-        let (server, token) = (config.server()?.to_owned(), config.token.clone());
+        let (server, token) =
+            (config.server()?.to_owned(), config.held.as_ref().map(|held| held.token.clone()));
         Ok(Self { agent: agent.into(), server, token })
     }
 
-    pub(crate) fn login(&self, login: &Login) -> anyhow::Result<Created<drover_api::kinds::Token>> {
+    pub(crate) fn login(&self, login: &Login) -> anyhow::Result<Created<Token>> {
         self.send("POST", LOGIN, Some(login))
+    }
+
+    /// The next token of the login.
+    pub(crate) fn renew(&self) -> anyhow::Result<Renewal> {
+        let answer = self.ask("POST", RENEWAL, None::<&()>)?;
+        match answer.status().as_u16() {
+            // Control may be older, too, and the gateway tell so.
+            403..=405 => Ok(Renewal::Never),
+            401 => Ok(Renewal::Ended(
+                read::<()>(answer).err().map(|error| error.to_string()).unwrap_or_default(),
+            )),
+            _ => Ok(Renewal::Next(Box::new(read(answer)?))),
+        }
     }
 
     /// Makes the JWT that is shown as a token known to gateways.
@@ -137,6 +165,10 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<T> {
+        read(self.ask(method, path, body)?)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<Response<Body>> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -148,7 +180,7 @@ impl Client {
             }
             None => self.agent.run(request.body(())?),
         };
-        read(answer.map_err(|error| self.unreachable(error))?)
+        answer.map_err(|error| self.unreachable(error))
     }
 
     /// Begins a login that is granted in a browser; none where the server has no console.

@@ -17,6 +17,7 @@ mod credential;
 mod kubeconfig;
 mod login;
 mod provider;
+mod renewal;
 mod token;
 mod up;
 mod user;
@@ -53,7 +54,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn logged_in(kept: Kept) -> anyhow::Result<Kept> {
     kept.config.server()?;
-    if kept.config.token.is_none() {
+    if kept.config.held.is_none() {
         bail!("you are not logged in: drover login");
     }
     Ok(kept)

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use drover_api::kinds::Token;
+use drover_api::rest::Created;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +21,9 @@ pub(crate) struct Config {
     /// Where agents open their tunnels, as HOST:PORT.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// When that ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
+    /// Absent where nobody is logged in.
+    #[serde(flatten)]
+    pub held: Option<Held>,
     /// Who logged in last, and through which directory: what the next login asks for no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -31,10 +31,29 @@ pub(crate) struct Config {
     pub provider: Option<String>,
 }
 
+/// The token of a login.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// From when on it may be renewed; absent where it never may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<Timestamp>,
+}
+
 /// The configuration and the file that it is in.
 pub(crate) struct Kept {
     pub file: PathBuf,
     pub config: Config,
+}
+
+impl Held {
+    pub(crate) fn of(created: Created<Token>) -> anyhow::Result<Self> {
+        let spec = created.object.spec;
+        let token = created.secret.context("the server gave no token")?;
+        Ok(Self { token, expires_at: Some(spec.expires_at), renew_at: spec.renewable_at() })
+    }
 }
 
 impl Kept {
@@ -88,6 +107,29 @@ pub(crate) fn server(text: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_says_what_is_held_where_somebody_is_logged_in() {
+        for (text, held) in [
+            (r#"{"server":"https://d:1"}"#, None),
+            (
+                r#"{"server":"https://d:1","token":"t"}"#,
+                Some(Held { token: "t".into(), expires_at: None, renew_at: None }),
+            ),
+            (
+                r#"{"server":"https://d:1","token":"t","expires_at":"2027-01-15T09:00:00Z"}"#,
+                Some(Held {
+                    token: "t".into(),
+                    expires_at: "2027-01-15T09:00:00Z".parse().ok(),
+                    renew_at: None,
+                }),
+            ),
+        ] {
+            let config: Config = serde_json::from_str(text).unwrap();
+            assert_eq!(config.held, held);
+            assert_eq!(serde_json::to_string(&config).unwrap(), text);
+        }
+    }
 
     #[test]
     fn a_server_is_https_and_nothing_after_the_port() {

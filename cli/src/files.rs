@@ -1,6 +1,6 @@
 //! Files with secrets: for their owner only, and whole or not at all.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -35,11 +35,29 @@ pub(crate) fn text(file: &Path) -> anyhow::Result<String> {
 }
 
 /// Holds off everybody else who locks what is beside a file, until it is dropped.
-pub(crate) fn lock(file: &Path) -> anyhow::Result<std::fs::File> {
+pub(crate) fn lock(file: &Path) -> anyhow::Result<File> {
+    let locked = beside(file)?;
+    locked.lock().with_context(|| format!("failed to lock what is beside {}", file.display()))?;
+    Ok(locked)
+}
+
+/// The same where nobody else does.
+pub(crate) fn try_lock(file: &Path) -> anyhow::Result<Option<File>> {
+    let locked = beside(file)?;
+    match locked.try_lock() {
+        Ok(()) => Ok(Some(locked)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("failed to lock what is beside {}", file.display()))
+        }
+    }
+}
+
+/// The file that is locked, and never replaced.
+fn beside(file: &Path) -> anyhow::Result<File> {
     let mut name = file.file_name().context("the file has no name")?.to_owned();
     name.push(".lock");
     let beside = file.with_file_name(name);
-    let context = || format!("failed to lock {}", beside.display());
     if let Some(folder) = beside.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         make_folder(folder)?;
     }
@@ -47,9 +65,7 @@ pub(crate) fn lock(file: &Path) -> anyhow::Result<std::fs::File> {
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let locked = options.open(&beside).with_context(context)?;
-    locked.lock().with_context(context)?;
-    Ok(locked)
+    options.open(&beside).with_context(|| format!("failed to open {}", beside.display()))
 }
 
 /// A folder for its owner only; one that is there stays as it is.

@@ -73,7 +73,11 @@ pub struct Serve {
     #[arg(long, env = "DROVER_REFRESH_INTERVAL_S", default_value = "900", value_parser = seconds)]
     pub refresh_interval: Duration,
 
-    /// How long the token of a login may be renewed, in seconds: then a person has to log in again. One token lasts 43200; with no more than that none is renewed.
+    /// How long the token of a login lasts, in seconds; clients renew it in its second half.
+    #[arg(long, env = "DROVER_LOGIN_LIFETIME_S", default_value = "43200", value_parser = seconds)]
+    pub login_lifetime: Duration,
+
+    /// How long a login may be renewed, in seconds: then a person has to log in again. With no more than --login-lifetime none is renewed.
     #[arg(long, env = "DROVER_SESSION_LIFETIME_S", default_value = "604800", value_parser = seconds)]
     pub session_lifetime: Duration,
 

@@ -43,8 +43,7 @@ pub(crate) struct Control {
     pub devices: Devices,
     pub issuers: Issuers,
     pub uses: Arc<Uses>,
-    /// How long a login may be renewed.
-    pub session_lifetime: Duration,
+    pub logins: Logins,
     /// Where browsers reach the console; absent where there is none.
     pub console: Option<Origin>,
     /// Where clients reach gateways; absent where control was not told.
@@ -56,6 +55,15 @@ pub(crate) struct Control {
     pub gateways: Arc<Gateways>,
     /// Calls of gateways, which outlive the requests that began them.
     pub calls: TaskTracker,
+}
+
+/// How long they last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logins {
+    /// One token.
+    pub lifetime: Duration,
+    /// From the login on, until which its tokens may be renewed.
+    pub session: Duration,
 }
 
 /// Where clients reach gateways.

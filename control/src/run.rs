@@ -23,7 +23,7 @@ use crate::listener::{self, Listener};
 use crate::objects::Objects;
 use crate::passwords::Passwords;
 use crate::refresh;
-use crate::routes::{self, Control, Door};
+use crate::routes::{self, Control, Door, Logins};
 use crate::seal::Seal;
 use crate::signer::Signers;
 use crate::snapshots::Snapshots;
@@ -81,7 +81,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         devices: Devices::default(),
         issuers: Issuers::default(),
         uses: uses.clone(),
-        session_lifetime: config.session_lifetime,
+        logins: Logins { lifetime: config.login_lifetime, session: config.session_lifetime },
         console: config.console_url,
         door,
         writes: Mutex::new(()),

@@ -43,6 +43,14 @@ pub struct Session {
     pub renewed: bool,
 }
 
+impl Token {
+    /// From when on it may be renewed, where it ever may.
+    pub fn renewable_at(&self) -> Option<Timestamp> {
+        let session = self.session.as_ref().filter(|session| !session.renewed)?;
+        (session.renewable_at < session.ends_at).then_some(session.renewable_at)
+    }
+}
+
 impl Kind for Token {
     const KIND: &'static str = "Token";
     const PLURAL: &'static str = "tokens";

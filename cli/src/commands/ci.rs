@@ -11,7 +11,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use super::credential::exec_credential;
 use crate::args::Ci;
 use crate::client::Client;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Held};
 use crate::files;
 
 /// Where GitHub Actions give a job with the permission `id-token: write` its JWTs.
@@ -32,14 +32,20 @@ pub(super) fn config(ci: &Ci, kept: Config) -> anyhow::Result<Config> {
         None if ci.server.is_some() => None,
         None => kept.ca,
     };
-    Ok(Config { server, ca, token: Some(jwt(ci)?), ..Config::default() })
+    Ok(Config {
+        server,
+        ca,
+        held: Some(Held { token: jwt(ci)?, expires_at: None, renew_at: None }),
+        ..Config::default()
+    })
 }
 
 /// Makes the JWT known, and prints it as kubectl takes it.
 pub(super) fn print(ci: &Ci, kept: Config) -> anyhow::Result<()> {
     let config = config(ci, kept)?;
     let shown = Client::new(&config)?.show_jwt()?;
-    println!("{}", exec_credential(&config.token.unwrap_or_default(), Some(shown.expires_at)));
+    let token = config.held.map(|held| held.token).unwrap_or_default();
+    println!("{}", exec_credential(&token, Some(shown.expires_at)));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::login;
+use super::{login, renewal};
 use crate::config::{Config, Kept};
 use crate::files;
 
@@ -20,8 +20,11 @@ const LEFT_MIN: Duration = Duration::from_secs(30);
 /// Prints the credential. Of many that find no token at once, one logs in, and the others wait for it.
 pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
     let mut kept = Kept::load(file)?;
-    let mut credential = credential(&kept.config, Timestamp::now());
-    if credential.is_none() {
+    let now = Timestamp::now();
+    // What there is serves at gateways that have not heard of the next one yet.
+    let mut credential = credential(&kept.config, now);
+    renewal::renew(&mut kept, file, now);
+    if credential.is_none() || kept.config.held.is_none() {
         let _alone = files::lock(&kept.file)?;
         kept = Kept::load(file)?;
         credential = self::credential(&kept.config, Timestamp::now());
@@ -40,13 +43,13 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
 
 /// Of the login, if it lasts; one that was made before its end was kept is given out without.
 fn credential(config: &Config, now: Timestamp) -> Option<Value> {
-    let token = config.token.as_deref()?;
-    if let Some(expires_at) = config.expires_at
+    let held = config.held.as_ref()?;
+    if let Some(expires_at) = held.expires_at
         && now.checked_add(LEFT_MIN).ok()? >= expires_at
     {
         return None;
     }
-    Some(exec_credential(token, config.expires_at))
+    Some(exec_credential(&held.token, held.expires_at))
 }
 
 /// As kubectl takes one.
@@ -69,13 +72,15 @@ fn may_ask() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Held;
 
     #[test]
     fn a_login_is_given_out_until_shortly_before_its_end() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let ends_in = |seconds: i64| {
             let expires_at = Timestamp::from_second(now.as_second() + seconds).ok();
-            credential(&Config { token: Some("drv_t".into()), expires_at, ..Config::default() }, now)
+            let held = Held { token: "drv_t".into(), expires_at, renew_at: None };
+            credential(&Config { held: Some(held), ..Config::default() }, now)
         };
         let given = ends_in(3600).unwrap();
         assert_eq!(
@@ -86,7 +91,8 @@ mod tests {
         for ended in [30, 1, 0, -1] {
             assert_eq!(ends_in(ended), None, "{ended}");
         }
-        let unknown = Config { token: Some("drv_t".into()), ..Config::default() };
+        let held = Held { token: "drv_t".into(), expires_at: None, renew_at: None };
+        let unknown = Config { held: Some(held), ..Config::default() };
         assert_eq!(credential(&unknown, now).unwrap()["status"], json!({ "token": "drv_t" }));
         assert_eq!(credential(&Config::default(), now), None);
     }

@@ -12,7 +12,7 @@ use drover_api::rest::{Caller, ChangePassword, DeviceToken, Login as Credentials
 use super::password;
 use crate::args::{Login, Output};
 use crate::client::Client;
-use crate::config::{self, Kept};
+use crate::config::{self, Held, Kept};
 use crate::files;
 use crate::loopback::Loopback;
 use crate::output::print;
@@ -54,8 +54,7 @@ pub(super) fn again(kept: &mut Kept) -> anyhow::Result<()> {
 
 /// Waits until somebody grants it in a browser: on this machine where one can be opened, or else on any (RFC 8628).
 fn by_browser(kept: &mut Kept, device: bool) -> anyhow::Result<String> {
-    kept.config.token = None;
-    kept.config.expires_at = None;
+    kept.config.held = None;
     let client = Client::new(&kept.config)?;
     let Some(begun) = client.begin_device()? else { return obtain(kept, false) };
     if let Some(browser) = browser().filter(|_| !device) {
@@ -99,9 +98,9 @@ fn here(kept: &mut Kept, client: &Client, console: &str, browser: &OsStr) -> any
 }
 
 fn granted(kept: &mut Kept, token: DeviceToken) -> anyhow::Result<String> {
-    let DeviceToken { access_token, expires_at, user, .. } = token;
-    kept.config.token = Some(access_token);
-    kept.config.expires_at = Some(expires_at);
+    let DeviceToken { access_token, expires_at, renewable_at, user, .. } = token;
+    let held = Held { token: access_token, expires_at: Some(expires_at), renew_at: renewable_at };
+    kept.config.held = Some(held);
     kept.config.user = None;
     kept.save()?;
     Ok(format!("Logged in to {} as {user} until {expires_at}.", kept.config.server()?))
@@ -127,8 +126,7 @@ fn browser() -> Option<OsString> {
 }
 
 fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {
-    kept.config.token = None;
-    kept.config.expires_at = None;
+    kept.config.held = None;
     let client = Client::new(&kept.config)?;
     let server = kept.config.server()?.to_owned();
     let name = match kept.config.user.take() {
@@ -139,8 +137,7 @@ fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {
     let provider = kept.config.provider.clone();
     let created = client.login(&Credentials { provider, name: name.clone(), password })?;
     let expires_at = created.object.spec.expires_at;
-    kept.config.token = Some(created.secret.context("the server gave no token")?);
-    kept.config.expires_at = Some(expires_at);
+    kept.config.held = Some(Held::of(created)?);
     let said = format!("Logged in to {server} as {name} until {expires_at}.");
     kept.config.user = Some(name);
     kept.save()?;
@@ -150,8 +147,7 @@ fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {
 pub(super) fn logout(mut kept: Kept) -> anyhow::Result<()> {
     let client = Client::new(&kept.config)?;
     let revoked = client.who_am_i().and_then(|caller| client.delete::<Token>(caller.token.spec.key()));
-    kept.config.token = None;
-    kept.config.expires_at = None;
+    kept.config.held = None;
     kept.save()?;
     revoked.context("the token is forgotten here, and perhaps not revoked")?;
     println!("Logged out.");

@@ -169,12 +169,12 @@ fn address(flag: &str, text: &str) -> anyhow::Result<SocketAddr> {
 fn remember(mut kept: Kept, server: &str, ca: &str, up: &Up, data: &Data) -> anyhow::Result<String> {
     let config = &mut kept.config;
     let same = config.server.as_deref() == Some(server) && config.ca.as_deref() == Some(ca);
-    if config.server.is_some() && !same && config.token.is_some() {
+    if config.server.is_some() && !same && config.held.is_some() {
         // Somebody is logged in elsewhere: that stays until they say so.
         return Ok(format!("drover login {server} --ca {} --user admin", data.file("ca.crt")));
     }
     if !same {
-        config.token = None;
+        config.held = None;
     }
     (config.server, config.ca) = (Some(server.to_owned()), Some(ca.to_owned()));
     config.tunnels = vec![format!(

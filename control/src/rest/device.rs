@@ -120,6 +120,7 @@ async fn granted(control: &Control, principal: &str) -> Result<Response, Refused
         token_type: "Bearer".to_owned(),
         expires_in: lasts.as_secs(),
         expires_at: spec.expires_at,
+        renewable_at: spec.renewable_at(),
         user,
     };
     let mut response = applied(control, made.object.metadata.revision, StatusCode::OK, token).await;

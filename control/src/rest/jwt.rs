@@ -15,13 +15,16 @@ use tracing::info;
 
 use super::field;
 use super::login::wait;
-use super::tokens::{TOKENS_PER_USER_MAX, lifetimes, seconds};
+use super::tokens::{TOKENS_PER_USER_MAX, seconds};
 use crate::attempts::Try;
 use crate::issuers::{self, Wanted};
 use crate::listener::Client;
 use crate::people;
 use crate::providers::jwt::{self, JwtRefused, Verified};
 use crate::routes::{Control, Refused};
+
+/// One that lasts longer is looked at from the beginning then: issuers' keys and rules change.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A JWT that holds, and whose it is by the rules of the provider.
 struct Known {
@@ -126,8 +129,7 @@ async fn keep(
         return Err(Refused::unauthorized("the user is disabled in Drover"));
     }
     let now = SystemTime::now();
-    let (_, longest_s) = lifetimes(TokenKind::Jwt);
-    let expires_at = known.expires_at.min(now + Duration::from_secs(longest_s));
+    let expires_at = known.expires_at.min(now + LIFETIME_MAX);
     let token = Token {
         id: presented.id.clone(),
         hash: presented.hash,

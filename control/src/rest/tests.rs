@@ -24,7 +24,7 @@ use crate::gateways::Gateways;
 use crate::issuers::Issuers;
 use crate::objects::{Objects, UserSecret};
 use crate::passwords::Passwords;
-use crate::routes::Door;
+use crate::routes::{Door, Logins};
 use crate::seal::Seal;
 use crate::signer::Signers;
 use crate::snapshots::Snapshots;
@@ -57,7 +57,7 @@ pub(crate) async fn served() -> Served {
         devices: Devices::default(),
         issuers: Issuers::default(),
         uses,
-        session_lifetime: Duration::from_secs(7 * 24 * 3600),
+        logins: Logins { lifetime: HOUR * 12, session: HOUR * 24 * 7 },
         console: Some("https://console.test:8443".parse().unwrap()),
         door: Some(Door { url: "https://drover.test".parse().unwrap(), ca: Some("the authority".into()) }),
         writes: Mutex::new(()),

@@ -18,7 +18,7 @@ use super::renewal::{has_others, is_of};
 use super::{Writes, applied, field, seen};
 use crate::people::end_tokens;
 use crate::placed::Place;
-use crate::routes::{Control, Refused};
+use crate::routes::{Control, Logins, Refused};
 
 const DAY: u64 = 24 * 3600;
 /// Tokens of one user: a loop in a script is noticed before the store is full of them.
@@ -35,14 +35,14 @@ pub(crate) struct Lasts {
     pub idle_s: Option<u64>,
 }
 
-/// How long a token of a kind lasts: usually, and at most.
-pub(super) fn lifetimes(kind: TokenKind) -> (u64, u64) {
+/// How long a token of a kind that people make lasts: usually, and at most.
+fn lifetimes(kind: TokenKind) -> Result<(u64, u64), Refused> {
+    let refused = |message| Err(Refused::of(Status::invalid("kind", message)));
     match kind {
-        TokenKind::Bot => (90 * DAY, 365 * DAY),
-        // As long as its issuer says, and then from the beginning: issuers' keys and rules change.
-        TokenKind::Jwt => (DAY, DAY),
-        TokenKind::Kubeconfig => (30 * DAY, 90 * DAY),
-        TokenKind::Login => (DAY / 2, DAY / 2),
+        TokenKind::Bot => Ok((90 * DAY, 365 * DAY)),
+        TokenKind::Jwt => refused("a JWT is a token from its first use on"),
+        TokenKind::Kubeconfig => Ok((30 * DAY, 90 * DAY)),
+        TokenKind::Login => refused("a login's token comes from a login"),
     }
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn make(
     lasts: Lasts,
     now: SystemTime,
 ) -> Result<Created<Token>, Refused> {
-    let (usual, max) = lifetimes(kind);
+    let (usual, max) = lifetimes(kind)?;
     let lifetime_s = lasts.lifetime_s.unwrap_or(usual);
     if !(1..=max).contains(&lifetime_s) {
         return Err(Refused::of(Status::invalid("lifetime_s", format!("must be 1 to {max} for this kind"))));
@@ -87,11 +87,10 @@ pub(crate) async fn log_in(
     before: Option<&Session>,
     now: SystemTime,
 ) -> Result<Created<Token>, Refused> {
-    let (lifetime_s, _) = lifetimes(TokenKind::Login);
-    let lifetime = Duration::from_secs(lifetime_s);
+    let Logins { lifetime, session } = control.logins;
     let ends_at = match before {
-        Some(session) => session.ends_at,
-        None => field("session", seconds(now + control.session_lifetime.max(lifetime)))?,
+        Some(before) => before.ends_at,
+        None => field("session", seconds(now + session.max(lifetime)))?,
     };
     let expires_at = field("session", seconds(now + lifetime))?.min(ends_at);
     let renewable_at = match expires_at < ends_at {
@@ -99,7 +98,7 @@ pub(crate) async fn log_in(
         false => ends_at,
     };
     let what = |generated: &Generated| {
-        let id = before.map_or(&generated.id, |session| &session.id).clone();
+        let id = before.map_or(&generated.id, |before| &before.id).clone();
         Token {
             id: generated.id.clone(),
             hash: generated.hash,
@@ -141,15 +140,6 @@ impl Writes for Token {
         if caller.token.spec.kind == TokenKind::Jwt {
             let message = "a JWT makes no tokens: they would outlive what its issuer says";
             return Err(Refused::of(Status::failure(403, "Forbidden", message)));
-        }
-        match kind {
-            TokenKind::Bot | TokenKind::Kubeconfig => {}
-            TokenKind::Jwt => {
-                return Err(Refused::of(Status::invalid("kind", "a JWT is a token from its first use on")));
-            }
-            TokenKind::Login => {
-                return Err(Refused::of(Status::invalid("kind", "a login's token comes from a login")));
-            }
         }
         if let TokenScope::Clusters(ids) = &scope {
             let state = control.snapshots.state();

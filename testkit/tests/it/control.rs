@@ -9,6 +9,7 @@ use drover_testkit::fleet::output;
 use drover_testkit::installation::{Installation, Person, drawn_password};
 use drover_testkit::process::{Process, until};
 use hyper::Request;
+use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -424,6 +425,83 @@ async fn kubectl_has_the_logins_token_from_drover_and_a_login_that_ended_says_so
     let said = kubectl(&installed.admin, "credential", &namespaces).await.unwrap_err().to_string();
     assert!(said.contains("has ended"), "{said}");
     installed.up.check().unwrap();
+}
+
+#[tokio::test]
+async fn a_login_is_renewed_without_a_word_and_a_copy_of_it_ends_it() {
+    let installed = installed("renewal").await;
+    let made = installed.says(&["user", "create", "zoe"]).await.unwrap();
+    let Installed { installation, up, .. } = installed;
+    up.stop().await.unwrap();
+    let control = installation.control("control", &["--login-lifetime=3600"]).await.unwrap();
+    let _gateway = installation.gateway("gateway").await.unwrap();
+    let zoe = soon(installation.login("zoe", &drawn_password(&made).unwrap())).await.unwrap();
+    let read =
+        || -> serde_json::Value { serde_json::from_slice(&std::fs::read(&zoe.config).unwrap()).unwrap() };
+    let write = |config: &serde_json::Value| std::fs::write(&zoe.config, config.to_string()).unwrap();
+    let at =
+        |config: &serde_json::Value, what: &str| config[what].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let credential = async || {
+        // Its time has come, by the clock of this machine.
+        let mut config = read();
+        config["renew_at"] = "2026-01-01T00:00:00Z".into();
+        write(&config);
+        let said = soon(zoe.drover(["credential"]).output()).await.unwrap();
+        let credential: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+        (credential["status"]["token"].clone(), String::from_utf8(said.stderr).unwrap())
+    };
+    let waits = |said: &str, first: &serde_json::Value| {
+        assert!(
+            said.starts_with("drover: the login is not renewed: ") && said.lines().count() == 1,
+            "{said}"
+        );
+        let config = read();
+        assert_eq!(config["token"], first["token"]);
+        assert!(at(&config, "renew_at") > Timestamp::now(), "{config}");
+    };
+    let first = read();
+    let left_s = at(&first, "expires_at").as_second() - Timestamp::now().as_second();
+    assert!((1..=3600).contains(&left_s) && at(&first, "renew_at") < at(&first, "expires_at"), "{first}");
+
+    // By control's clock it has not, and what there is goes on; without control as well.
+    let (given, said) = credential().await;
+    assert_eq!(given, first["token"]);
+    waits(&said, &first);
+    soon(control.stop()).await.unwrap();
+    let (given, said) = credential().await;
+    assert_eq!(given, first["token"]);
+    waits(&said, &first);
+
+    soon(age_logins(&installation)).await.unwrap();
+    let _control = installation.control("control-again", &[]).await.unwrap();
+    let (given, said) = credential().await;
+    assert_eq!((given, said.as_str()), (first["token"].clone(), ""), "what gateways know already");
+    let next = read();
+    assert_ne!(next["token"], first["token"]);
+    assert!(at(&next, "expires_at") > at(&first, "expires_at"));
+    soon(output(&mut zoe.drover(["whoami"]))).await.unwrap();
+
+    // Whoever has the first token renews it, too: it is nobody's from then on.
+    write(&first);
+    let (given, said) = credential().await;
+    assert_eq!(given, serde_json::Value::Null);
+    assert!(
+        said.contains("a copy of its token is in use") && said.contains("nobody can be asked here"),
+        "{said}"
+    );
+    write(&next);
+    let refused = soon(output(&mut zoe.drover(["whoami"]))).await.unwrap_err().to_string();
+    assert!(refused.contains("unknown, expired or revoked"), "{refused}");
+}
+
+/// Makes every login so old that it may be renewed; while control is away.
+async fn age_logins(installation: &Installation) -> anyhow::Result<()> {
+    let change = "import sqlite3, sys
+store = sqlite3.connect(sys.argv[1])
+store.execute(\"UPDATE objects SET spec = CAST(json_set(CAST(spec AS TEXT), '$.session.renewable_at', '2026-01-01T00:00:00Z') AS BLOB) WHERE kind = 'Token' AND CAST(spec AS TEXT) LIKE '%renewable_at%'\")
+store.commit()";
+    let store = installation.data().join("store.db");
+    output(Command::new("python3").args(["-c", change]).arg(store)).await.map(drop)
 }
 
 #[tokio::test]

@@ -92,7 +92,7 @@ async fn a_session_ends_when_it_was_said_to() {
     assert_eq!(code, 409, "{refused}");
     assert!(refused["message"].as_str().unwrap().starts_with("the login ends at"), "{refused}");
     // As long as a token: none is renewed.
-    Arc::get_mut(&mut served.control).unwrap().session_lifetime = HOUR;
+    Arc::get_mut(&mut served.control).unwrap().logins.session = HOUR;
     let (only, secret) = login(&served, &user, 11).await;
     let session = only.session.unwrap();
     assert_eq!((session.ends_at, session.renewable_at), (only.expires_at, only.expires_at));
