@@ -37,7 +37,8 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Run control and a gateway on this machine.
     Up(Up),
-    /// Log in: in a browser, or with --user by a password.
+    /// Log in: in a browser, or with --user by a password. The token goes into the keyring where one takes it, or else, as with
+    /// DROVER_KEYRING=off, into the file of --config.
     Login(Login),
     /// Revoke the token of the login.
     Logout,

@@ -18,7 +18,7 @@ use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use crate::config::Config;
+use crate::config::{Config, Held};
 use crate::loopback::Brought;
 
 /// Above what a gateway waits for control, which waits for gateways.
@@ -65,7 +65,7 @@ impl Client {
             .proxy(None)
             .build();
         let (server, token) =
-            (config.server()?.to_owned(), config.held.as_ref().map(|held| held.token.clone()));
+            (config.server()?.to_owned(), config.held.as_ref().map(Held::token).transpose()?);
         Ok(Self { agent: agent.into(), server, token })
     }
 

@@ -8,7 +8,7 @@ use drover_api::rest::Created;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::files;
+use crate::{files, keyring};
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Config {
@@ -34,7 +34,8 @@ pub(crate) struct Config {
 /// The token of a login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
-    pub token: String,
+    #[serde(flatten)]
+    pub token: Whereabouts,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// From when on it may be renewed; absent where it never may.
@@ -46,13 +47,34 @@ pub(crate) struct Held {
 pub(crate) struct Kept {
     pub file: PathBuf,
     pub config: Config,
+    /// Where the file that was read has its token in the keyring.
+    in_keyring: Option<String>,
+}
+
+/// Where a token is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Whereabouts {
+    Here {
+        token: String,
+    },
+    /// Under this name.
+    Keyring {
+        keyring: String,
+    },
 }
 
 impl Held {
-    pub(crate) fn of(created: Created<Token>) -> anyhow::Result<Self> {
-        let spec = created.object.spec;
-        let token = created.secret.context("the server gave no token")?;
-        Ok(Self { token, expires_at: Some(spec.expires_at), renew_at: spec.renewable_at() })
+    /// One that is kept nowhere.
+    pub(crate) fn here(token: String) -> Self {
+        Self { token: Whereabouts::Here { token }, expires_at: None, renew_at: None }
+    }
+
+    pub(crate) fn token(&self) -> anyhow::Result<String> {
+        match &self.token {
+            Whereabouts::Here { token } => Ok(token.clone()),
+            Whereabouts::Keyring { keyring } => keyring::get(keyring),
+        }
     }
 }
 
@@ -67,15 +89,52 @@ impl Kept {
                 .with_context(|| format!("{} is malformed: remove it, and log in again", file.display()))?,
             None => Config::default(),
         };
-        Ok(Self { file, config })
+        let in_keyring = config.in_keyring();
+        Ok(Self { file, config, in_keyring })
     }
 
-    pub(crate) fn save(&self) -> anyhow::Result<()> {
-        files::replace(&self.file, &serde_json::to_vec_pretty(&self.config)?)
+    /// Logged in: the token goes into the keyring, or where none takes it, into the file.
+    pub(crate) fn hold(&mut self, created: Created<Token>) -> anyhow::Result<()> {
+        let spec = created.object.spec;
+        let token = created.secret.context("the server gave no token")?;
+        self.hold_token(token, spec.expires_at, spec.renewable_at())
+    }
+
+    pub(crate) fn hold_token(
+        &mut self,
+        token: String,
+        expires_at: Timestamp,
+        renew_at: Option<Timestamp>,
+    ) -> anyhow::Result<()> {
+        let account = format!("{} ({})", self.config.server()?, std::path::absolute(&self.file)?.display());
+        let token = if keyring::keep(&account, &token)? {
+            Whereabouts::Keyring { keyring: account }
+        } else {
+            Whereabouts::Here { token }
+        };
+        self.config.held = Some(Held { token, expires_at: Some(expires_at), renew_at });
+        Ok(())
+    }
+
+    /// Writes the file; what it had in the keyring and names no more is gone from there.
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
+        files::replace(&self.file, &serde_json::to_vec_pretty(&self.config)?)?;
+        let before = std::mem::replace(&mut self.in_keyring, self.config.in_keyring());
+        match before.filter(|before| self.in_keyring.as_ref() != Some(before)) {
+            Some(before) => keyring::forget(&before),
+            None => Ok(()),
+        }
     }
 }
 
 impl Config {
+    fn in_keyring(&self) -> Option<String> {
+        match &self.held.as_ref()?.token {
+            Whereabouts::Here { .. } => None,
+            Whereabouts::Keyring { keyring } => Some(keyring.clone()),
+        }
+    }
+
     pub(crate) fn server(&self) -> anyhow::Result<&str> {
         self.server.as_deref().context("no server is known: drover login https://HOST:PORT, or drover up")
     }
@@ -109,20 +168,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_says_what_is_held_where_somebody_is_logged_in() {
+    fn a_file_says_where_the_token_is_where_somebody_is_logged_in() {
+        let expires_at = "2027-01-15T09:00:00Z".parse().ok();
+        let keyring = Whereabouts::Keyring { keyring: "https://d:1 (/f)".into() };
         for (text, held) in [
             (r#"{"server":"https://d:1"}"#, None),
-            (
-                r#"{"server":"https://d:1","token":"t"}"#,
-                Some(Held { token: "t".into(), expires_at: None, renew_at: None }),
-            ),
+            (r#"{"server":"https://d:1","token":"t"}"#, Some(Held::here("t".into()))),
             (
                 r#"{"server":"https://d:1","token":"t","expires_at":"2027-01-15T09:00:00Z"}"#,
-                Some(Held {
-                    token: "t".into(),
-                    expires_at: "2027-01-15T09:00:00Z".parse().ok(),
-                    renew_at: None,
-                }),
+                Some(Held { expires_at, ..Held::here("t".into()) }),
+            ),
+            (
+                r#"{"server":"https://d:1","keyring":"https://d:1 (/f)","renew_at":"2027-01-15T09:00:00Z"}"#,
+                Some(Held { token: keyring, expires_at: None, renew_at: expires_at }),
             ),
         ] {
             let config: Config = serde_json::from_str(text).unwrap();

@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod config;
 mod files;
+mod keyring;
 mod loopback;
 mod output;
 mod processes;

@@ -55,6 +55,8 @@ pub struct AnotherGateway {
 pub struct Person {
     pub name: String,
     pub config: PathBuf,
+    /// Of what this person runs: no keyring of whoever runs the tests.
+    pub environment: Vec<(String, String)>,
     drover: PathBuf,
 }
 
@@ -195,7 +197,8 @@ impl Installation {
     /// Somebody who is not logged in, by the name of their configuration.
     pub fn person(&self, name: &str) -> Person {
         let config = self.folder.join(format!("{name}.json"));
-        Person { name: name.to_owned(), config, drover: self.drover.clone() }
+        let environment = vec![("DROVER_KEYRING".to_owned(), "off".to_owned())];
+        Person { name: name.to_owned(), config, environment, drover: self.drover.clone() }
     }
 
     /// A person who logs in.
@@ -296,7 +299,8 @@ impl Person {
     /// The `drover` command, as this person.
     pub fn drover<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.drover);
-        command.args(arguments).env("DROVER_CONFIG", &self.config).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("DROVER_CONFIG", &self.config).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
@@ -322,7 +326,7 @@ impl Person {
     /// kubectl with that, for a cluster.
     pub async fn kubectl(&self, cluster: &str) -> anyhow::Result<Command> {
         let mut kubectl = control_plane::kubectl(&control_plane::binaries()?, &self.kubeconfig().await?);
-        kubectl.args(["--context", cluster]);
+        kubectl.args(["--context", cluster]).envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(kubectl)
     }
 }

@@ -10,6 +10,7 @@ pub mod floods;
 pub mod hostile;
 pub mod image;
 pub mod installation;
+pub mod keyring;
 pub mod kubeconfig;
 pub mod local;
 pub mod nodes;

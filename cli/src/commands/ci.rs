@@ -32,20 +32,15 @@ pub(super) fn config(ci: &Ci, kept: Config) -> anyhow::Result<Config> {
         None if ci.server.is_some() => None,
         None => kept.ca,
     };
-    Ok(Config {
-        server,
-        ca,
-        held: Some(Held { token: jwt(ci)?, expires_at: None, renew_at: None }),
-        ..Config::default()
-    })
+    Ok(Config { server, ca, held: Some(Held::here(jwt(ci)?)), ..Config::default() })
 }
 
 /// Makes the JWT known, and prints it as kubectl takes it.
 pub(super) fn print(ci: &Ci, kept: Config) -> anyhow::Result<()> {
     let config = config(ci, kept)?;
     let shown = Client::new(&config)?.show_jwt()?;
-    let token = config.held.map(|held| held.token).unwrap_or_default();
-    println!("{}", exec_credential(&token, Some(shown.expires_at)));
+    let held = config.held.context("there is no JWT")?;
+    println!("{}", exec_credential(&held.token()?, Some(shown.expires_at)));
     Ok(())
 }
 

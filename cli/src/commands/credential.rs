@@ -22,19 +22,19 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
     let mut kept = Kept::load(file)?;
     let now = Timestamp::now();
     // What there is serves at gateways that have not heard of the next one yet.
-    let mut credential = credential(&kept.config, now);
+    let mut credential = credential(&kept.config, now)?;
     renewal::renew(&mut kept, file, now);
     if credential.is_none() || kept.config.held.is_none() {
         let _alone = files::lock(&kept.file)?;
         kept = Kept::load(file)?;
-        credential = self::credential(&kept.config, Timestamp::now());
+        credential = self::credential(&kept.config, Timestamp::now())?;
         if credential.is_none() {
             let server = kept.config.server()?.to_owned();
             if !may_ask() {
                 bail!("the login at {server} has ended, and nobody can be asked here: drover login {server}");
             }
             login::again(&mut kept)?;
-            credential = self::credential(&kept.config, Timestamp::now());
+            credential = self::credential(&kept.config, Timestamp::now())?;
         }
     }
     println!("{}", credential.context("the new login has ended already: is this machine's clock right?")?);
@@ -42,14 +42,14 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Of the login, if it lasts; one that was made before its end was kept is given out without.
-fn credential(config: &Config, now: Timestamp) -> Option<Value> {
-    let held = config.held.as_ref()?;
+fn credential(config: &Config, now: Timestamp) -> anyhow::Result<Option<Value>> {
+    let Some(held) = &config.held else { return Ok(None) };
     if let Some(expires_at) = held.expires_at
-        && now.checked_add(LEFT_MIN).ok()? >= expires_at
+        && now.checked_add(LEFT_MIN)? >= expires_at
     {
-        return None;
+        return Ok(None);
     }
-    Some(exec_credential(&held.token, held.expires_at))
+    Ok(Some(exec_credential(&held.token()?, held.expires_at)))
 }
 
 /// As kubectl takes one.
@@ -79,8 +79,8 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let ends_in = |seconds: i64| {
             let expires_at = Timestamp::from_second(now.as_second() + seconds).ok();
-            let held = Held { token: "drv_t".into(), expires_at, renew_at: None };
-            credential(&Config { held: Some(held), ..Config::default() }, now)
+            let held = Held { expires_at, ..Held::here("drv_t".into()) };
+            credential(&Config { held: Some(held), ..Config::default() }, now).unwrap()
         };
         let given = ends_in(3600).unwrap();
         assert_eq!(
@@ -91,9 +91,9 @@ mod tests {
         for ended in [30, 1, 0, -1] {
             assert_eq!(ends_in(ended), None, "{ended}");
         }
-        let held = Held { token: "drv_t".into(), expires_at: None, renew_at: None };
+        let held = Held::here("drv_t".into());
         let unknown = Config { held: Some(held), ..Config::default() };
-        assert_eq!(credential(&unknown, now).unwrap()["status"], json!({ "token": "drv_t" }));
-        assert_eq!(credential(&Config::default(), now), None);
+        assert_eq!(credential(&unknown, now).unwrap().unwrap()["status"], json!({ "token": "drv_t" }));
+        assert_eq!(credential(&Config::default(), now).unwrap(), None);
     }
 }

@@ -12,7 +12,7 @@ use drover_api::rest::{Caller, ChangePassword, DeviceToken, Login as Credentials
 use super::password;
 use crate::args::{Login, Output};
 use crate::client::Client;
-use crate::config::{self, Held, Kept};
+use crate::config::{self, Kept};
 use crate::files;
 use crate::loopback::Loopback;
 use crate::output::print;
@@ -99,8 +99,7 @@ fn here(kept: &mut Kept, client: &Client, console: &str, browser: &OsStr) -> any
 
 fn granted(kept: &mut Kept, token: DeviceToken) -> anyhow::Result<String> {
     let DeviceToken { access_token, expires_at, renewable_at, user, .. } = token;
-    let held = Held { token: access_token, expires_at: Some(expires_at), renew_at: renewable_at };
-    kept.config.held = Some(held);
+    kept.hold_token(access_token, expires_at, renewable_at)?;
     kept.config.user = None;
     kept.save()?;
     Ok(format!("Logged in to {} as {user} until {expires_at}.", kept.config.server()?))
@@ -137,7 +136,7 @@ fn obtain(kept: &mut Kept, password_stdin: bool) -> anyhow::Result<String> {
     let provider = kept.config.provider.clone();
     let created = client.login(&Credentials { provider, name: name.clone(), password })?;
     let expires_at = created.object.spec.expires_at;
-    kept.config.held = Some(Held::of(created)?);
+    kept.hold(created)?;
     let said = format!("Logged in to {server} as {name} until {expires_at}.");
     kept.config.user = Some(name);
     kept.save()?;

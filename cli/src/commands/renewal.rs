@@ -34,14 +34,25 @@ fn try_to(kept: &mut Kept, file: Option<&Path>, now: Timestamp) -> anyhow::Resul
     let renewal = Client::within(&kept.config, TIMEOUT)?.renew();
     let before = kept.config.held.take();
     let with = |renew_at| before.map(|before| Held { renew_at, ..before });
-    let (held, said) = match renewal {
-        Ok(Renewal::Next(next)) => (Some(Held::of(*next)?), Ok(())),
-        Ok(Renewal::Ended(why)) => (None, Err(anyhow::Error::msg(why))),
-        // It lasts until its end, and is asked about no more.
-        Ok(Renewal::Never) => (with(None), Ok(())),
-        Err(error) => (with(now.checked_add(RETRY).ok()), Err(error)),
+    let said = match renewal {
+        Ok(Renewal::Next(next)) => {
+            let held = kept.hold(*next);
+            if held.is_err() {
+                kept.config.held = with(None);
+            }
+            held
+        }
+        Ok(Renewal::Ended(why)) => Err(anyhow::Error::msg(why)),
+        Ok(Renewal::Never) => {
+            // It lasts until its end, and is asked about no more.
+            kept.config.held = with(None);
+            Ok(())
+        }
+        Err(error) => {
+            kept.config.held = with(now.checked_add(RETRY).ok());
+            Err(error)
+        }
     };
-    kept.config.held = held;
     kept.save()?;
     said
 }

@@ -19,6 +19,7 @@ mod hostile_gateway;
 mod http2;
 mod isolation;
 mod jwts;
+mod keyring;
 mod kubectl;
 mod kubectl_matrix;
 mod loadtest;
