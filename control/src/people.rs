@@ -198,6 +198,7 @@ pub(crate) mod tests {
     pub(crate) fn provider(access: Access, allowed: &[&str]) -> Provider {
         let ldap = Ldap {
             servers: vec!["ldaps://ldap.test".into()],
+            referrals: vec![],
             ca: None,
             schema: Schema::InetOrgPerson,
             bind_name: "cn=drover".into(),

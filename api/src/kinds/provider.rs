@@ -141,6 +141,10 @@ pub struct JwtRule {
 pub struct Ldap {
     /// `ldaps://host[:port]`, or `ldap://host[:port]` for StartTLS. Tried in this order; never without TLS.
     pub servers: Vec<String>,
+    /// Other servers, written so, to which references of theirs are followed: each is asked as who searches, with its
+    /// password. References to any other are not followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub referrals: Vec<String>,
     /// Authorities that their certificates come from, as PEM. Absent: those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,

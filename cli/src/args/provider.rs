@@ -54,7 +54,11 @@ pub(crate) struct AddLdap {
     /// ldaps://HOST, or ldap://HOST for StartTLS; repeat the flag for more, which are tried in this order.
     #[arg(long = "server", required = true, value_name = "URL")]
     pub servers: Vec<String>,
-    /// Authority of its certificates (PEM), where the system does not know it.
+    /// Another server, to which references (RFC 4511) are followed: it is asked with the same name and password; repeat the flag for
+    /// more. References to any other are not followed.
+    #[arg(long = "referral", value_name = "URL")]
+    pub referrals: Vec<String>,
+    /// Authority of their certificates (PEM), where the system does not know it.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]

@@ -54,6 +54,7 @@ fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {
     let password = password(add.password_stdin, &format!("Password of {}: ", add.bind_name))?;
     let ldap = kinds::Ldap {
         servers: add.servers,
+        referrals: add.referrals,
         ca: add.ca.as_deref().map(files::text).transpose()?,
         schema: add.schema.into(),
         bind_name: add.bind_name,

@@ -4,29 +4,28 @@
 //! groups are read as who searches. A bind that is refused is never tried again, not at another server either: it
 //! would count as another wrong password.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use drover_api::kinds::{self, Schema};
-use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
-use ldap3::{LdapConnAsync, LdapConnSettings, LdapResult, Scope, SearchEntry, ldap_escape};
+use ldap3::{LdapConnAsync, LdapConnSettings, LdapResult, Scope, ldap_escape};
 use rustls::ClientConfig;
-use tokio_util::task::AbortOnDropHandle;
-use tracing::warn;
 
 use super::{Directory, Found, LoginRefused, Person, Unavailable, trusting};
 
 mod answers;
+mod connection;
+mod searcher;
 mod sid;
 
-use answers::{ask_for_reasons, refused};
+use answers::refused;
+use connection::{Connection, Entry};
+use searcher::Searcher;
 
 /// Of each step, and of connecting to each server.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries that a server sends at once.
-const PAGE: i32 = 500;
 /// Largest number of groups that are read of one person.
 const GROUPS_MAX: usize = 5000;
 /// Groups that are asked for by one search of those above them.
@@ -36,23 +35,12 @@ const DEPTH_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 256;
 /// "Member, however deep" (LDAP_MATCHING_RULE_IN_CHAIN), known to Active Directory.
 const IN_CHAIN: &str = "1.2.840.113556.1.4.1941";
-/// Of `userAccountControl`.
-const ACCOUNT_DISABLED: u32 = 2;
-/// Of `accountExpires`, in 100 ns since 1601.
-const NEVER: [i64; 2] = [0, i64::MAX];
 
 pub(super) struct Ldap {
     config: kinds::Ldap,
     password: String,
     /// Absent: the system's authorities.
     tls: Option<Arc<ClientConfig>>,
-}
-
-/// A connection that is let in, and the task that drives it.
-struct Connection {
-    ldap: ldap3::Ldap,
-    server: String,
-    _driver: AbortOnDropHandle<()>,
 }
 
 impl Ldap {
@@ -86,18 +74,11 @@ impl Ldap {
         let connected =
             connected.map_err(|_| Unavailable(format!("{server}: no answer within {TIMEOUT:?}")))?;
         let (driver, ldap) = connected.map_err(|error| Unavailable(format!("{server}: {error}")))?;
-        let name = server.to_owned();
-        let driver = tokio::spawn(async move {
-            if let Err(error) = driver.drive().await {
-                warn!(server = name, %error, "a connection to a directory broke");
-            }
-        });
-        Ok(Connection { ldap, server: server.to_owned(), _driver: AbortOnDropHandle::new(driver) })
+        Ok(Connection::new(server, ldap, driver))
     }
 
-    /// A connection of who searches.
-    async fn searcher(&self) -> Result<Connection, Unavailable> {
-        let mut connection = self.connect().await?;
+    /// A connection, of who searches from now on.
+    async fn let_in(&self, mut connection: Connection) -> Result<Connection, Unavailable> {
         let result = connection.bind(&self.config.bind_name, &self.password).await?;
         if result.rc != 0 {
             let LdapResult { rc, text, .. } = result;
@@ -110,7 +91,7 @@ impl Ldap {
     }
 
     /// The one entry that a filter finds among users; none where there is none, or more than one.
-    async fn one(&self, searcher: &mut Connection, filter: &str) -> Result<Option<Entry>, Unavailable> {
+    async fn one(&self, searcher: &mut Searcher<'_>, filter: &str) -> Result<Option<Entry>, Unavailable> {
         let class = match self.config.schema {
             Schema::ActiveDirectory => "(objectCategory=person)(objectClass=user)",
             Schema::InetOrgPerson => "(objectClass=inetOrgPerson)",
@@ -161,7 +142,7 @@ impl Ldap {
         parts.map(|(_, part)| part.trim()).collect::<Vec<_>>().join(".")
     }
 
-    async fn person(&self, searcher: &mut Connection, entry: &Entry) -> Result<Person, Unavailable> {
+    async fn person(&self, searcher: &mut Searcher<'_>, entry: &Entry) -> Result<Person, Unavailable> {
         let (id, login, groups) = match self.config.schema {
             Schema::ActiveDirectory => {
                 let id = entry.sid().ok_or_else(|| entry.lacks("objectSid"))?;
@@ -189,7 +170,7 @@ impl Ldap {
     /// All that a filter finds, or none of it: a group is never left out in silence.
     async fn groups(
         &self,
-        searcher: &mut Connection,
+        searcher: &mut Searcher<'_>,
         filter: &str,
         id: &'static str,
     ) -> Result<Vec<Entry>, Unavailable> {
@@ -202,7 +183,7 @@ impl Ldap {
 
     async fn groups_in_chain(
         &self,
-        searcher: &mut Connection,
+        searcher: &mut Searcher<'_>,
         dn: &str,
     ) -> Result<BTreeSet<String>, Unavailable> {
         let filter = format!("(&(objectClass=group)(member:{IN_CHAIN}:={}))", ldap_escape(dn));
@@ -213,7 +194,7 @@ impl Ldap {
     /// Group by group to what they are in, and each once, so that a circle ends.
     async fn groups_upwards(
         &self,
-        searcher: &mut Connection,
+        searcher: &mut Searcher<'_>,
         dn: &str,
     ) -> Result<BTreeSet<String>, Unavailable> {
         let (mut ids, mut seen) = (BTreeSet::new(), BTreeSet::new());
@@ -254,18 +235,18 @@ impl Directory for Ldap {
         if password.is_empty() || name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
             return Err(LoginRefused::Wrong);
         }
-        let mut searcher = self.searcher().await?;
+        let mut searcher = Searcher::open(self).await?;
         let found = self.one(&mut searcher, &self.by_name(name)).await?;
         let entry = found.ok_or(LoginRefused::Wrong)?;
         // At the same server: another may not know yet what this one knows.
-        let mut user = self.connect_to(&searcher.server).await?;
+        let mut user = self.connect_to(&entry.server).await?;
         let result = user.bind(&entry.dn, password).await?;
         refused(self.config.schema, &result).map_or(Ok(()), Err)?;
         Ok(self.person(&mut searcher, &entry).await?)
     }
 
     async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
-        let mut searcher = self.searcher().await?;
+        let mut searcher = Searcher::open(self).await?;
         let attribute = match self.config.schema {
             Schema::ActiveDirectory => "objectSid",
             Schema::InetOrgPerson => "entryUUID",
@@ -283,12 +264,13 @@ impl Directory for Ldap {
         for server in &self.config.servers {
             self.connect_to(server).await?;
         }
-        let mut searcher = self.searcher().await?;
+        let mut searcher = Searcher::open(self).await?;
+        searcher.reach_all().await?;
         for base in [&self.config.user_base, self.group_base()] {
             if searcher.search_within(base, Scope::Base, "(objectClass=*)", &["1.1"], 1).await?.is_empty() {
                 return Err(Unavailable(format!(
                     "{}: {base:?} is not there, or may not be read",
-                    searcher.server
+                    searcher.server()
                 )));
             }
         }
@@ -300,107 +282,12 @@ impl Directory for Ldap {
         let users = format!("(&{any}{own})");
         if searcher.search(&self.config.user_base, &users, &["1.1"], 1).await?.is_empty() {
             let base = &self.config.user_base;
-            return Err(Unavailable(format!("{}: no user below {base:?} matches {users}", searcher.server)));
-        }
-        Ok(())
-    }
-}
-
-impl Connection {
-    async fn bind(&mut self, name: &str, password: &str) -> Result<LdapResult, Unavailable> {
-        self.ldap.with_timeout(TIMEOUT).with_controls(vec![ask_for_reasons()]);
-        let bound = self.ldap.simple_bind(name, password).await;
-        bound.map_err(|error| Unavailable(format!("{}: {error}", self.server)))
-    }
-
-    async fn search(
-        &mut self,
-        base: &str,
-        filter: &str,
-        attributes: &[&'static str],
-        max: usize,
-    ) -> Result<Vec<Entry>, Unavailable> {
-        self.search_within(base, Scope::Subtree, filter, attributes, max).await
-    }
-
-    /// Entries only: referrals lead to servers that nobody named.
-    async fn search_within(
-        &mut self,
-        base: &str,
-        scope: Scope,
-        filter: &str,
-        attributes: &[&'static str],
-        max: usize,
-    ) -> Result<Vec<Entry>, Unavailable> {
-        let failed = |error| Unavailable(format!("{}: search below {base:?}: {error}", self.server));
-        let adapters: Vec<Box<dyn Adapter<_, _>>> =
-            vec![Box::new(EntriesOnly::new()), Box::new(PagedResults::new(PAGE))];
-        self.ldap.with_timeout(TIMEOUT);
-        let mut search = self
-            .ldap
-            .streaming_search_with(adapters, base, scope, filter, attributes.to_vec())
-            .await
-            .map_err(failed)?;
-        let mut entries = Vec::new();
-        while let Some(entry) = search.next().await.map_err(failed)? {
-            entries.push(Entry::from(SearchEntry::construct(entry)));
-            if entries.len() >= max {
-                // What is not read ends with the connection.
-                return Ok(entries);
-            }
-        }
-        let result = search.finish().await;
-        // noSuchObject: there is nothing below what is not there.
-        if ![0, 32].contains(&result.rc) {
-            let LdapResult { rc, text, .. } = result;
             return Err(Unavailable(format!(
-                "{}: search below {base:?}: {text} (LDAP result {rc})",
-                self.server
+                "{}: no user below {base:?} matches {users}",
+                searcher.server()
             )));
         }
-        Ok(entries)
-    }
-}
-
-struct Entry {
-    dn: String,
-    texts: HashMap<String, Vec<String>>,
-    bytes: HashMap<String, Vec<Vec<u8>>>,
-}
-
-impl From<SearchEntry> for Entry {
-    fn from(SearchEntry { dn, attrs, bin_attrs }: SearchEntry) -> Self {
-        Self { dn, texts: attrs, bytes: bin_attrs }
-    }
-}
-
-impl Entry {
-    fn text(&self, attribute: &str) -> Option<String> {
-        self.texts.get(attribute)?.first().cloned()
-    }
-
-    fn sid(&self) -> Option<String> {
-        // Bytes that happen to be text come as text.
-        let text = || self.texts.get("objectSid").and_then(|values| Some(values.first()?.as_bytes()));
-        let bytes = self.bytes.get("objectSid").and_then(|values| values.first()).map(Vec::as_slice);
-        sid::text(bytes.or_else(text)?)
-    }
-
-    fn lacks(&self, attribute: &str) -> Unavailable {
-        Unavailable(format!("{:?} has no {attribute} that may be read", self.dn))
-    }
-
-    /// Whether the account is neither disabled nor expired. One that is locked may be so by others' wrong passwords.
-    fn may_log_in(&self, now: jiff::Timestamp) -> bool {
-        let number = |attribute: &str| self.text(attribute).and_then(|text| text.parse::<i64>().ok());
-        let control = number("userAccountControl").unwrap_or_default();
-        let expired = number("accountExpires").is_some_and(|expires| {
-            const UNIX_EPOCH_S: i64 = 11_644_473_600;
-            !NEVER.contains(&expires) && expires / 10_000_000 - UNIX_EPOCH_S <= now.as_second()
-        });
-        // Locked by who manages it, rather than by wrong passwords (draft-behera-ldap-password-policy, 5.3.3).
-        let locked_for_good = self.text("pwdAccountLockedTime").is_some_and(|time| time == "000001010000Z");
-        control & i64::from(ACCOUNT_DISABLED) == 0 && !expired && !locked_for_good
+        Ok(())
     }
 }
 

@@ -27,6 +27,8 @@ use crate::routes::{Control, Refused};
 
 const NAME_BYTES_MAX: usize = 32;
 const ALLOWED_MAX: usize = 1000;
+/// Of one provider, and as many to which references are followed.
+const LDAP_SERVERS_MAX: usize = 16;
 const RULES_MAX: usize = 1000;
 const SCOPES_MAX: usize = 32;
 /// Of the whole test.
@@ -198,11 +200,15 @@ fn check(provider: &Provider) -> Result<(), Refused> {
         Directory::Jwt(issuer) => check_issuer(name, issuer)?,
         Directory::Ldap(ldap) => {
             let with_tls = |server: &String| server.starts_with("ldaps://") || server.starts_with("ldap://");
-            if ldap.servers.is_empty() || !ldap.servers.iter().all(with_tls) {
-                return invalid(
-                    "spec.directory.ldap.servers",
-                    "must be ldaps://host or ldap://host (StartTLS)",
-                );
+            for (field, servers) in [("servers", &ldap.servers), ("referrals", &ldap.referrals)] {
+                if servers.len() > LDAP_SERVERS_MAX || !servers.iter().all(with_tls) {
+                    let problem =
+                        format!("must be ldaps://host or ldap://host (StartTLS), {LDAP_SERVERS_MAX} at most");
+                    return invalid(&format!("spec.directory.ldap.{field}"), &problem);
+                }
+            }
+            if ldap.servers.is_empty() {
+                return invalid("spec.directory.ldap.servers", "must name a server");
             }
             let filter = ldap.user_filter.as_deref().unwrap_or("()");
             if !filter.starts_with('(') || !filter.ends_with(')') {

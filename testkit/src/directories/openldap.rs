@@ -65,7 +65,8 @@ impl OpenLdap {
         pki::write(&file, ldif)?;
         let server = format!("ldaps://127.0.0.1:{}", self.tls_port);
         let mut command = Command::new("ldapmodify");
-        command.env("LDAPTLS_CACERT", &self.ca).args(["-x", "-e", "relax", "-H", &server]);
+        // References are entries to it, and not followed.
+        command.env("LDAPTLS_CACERT", &self.ca).args(["-x", "-M", "-e", "relax", "-H", &server]);
         command.args(["-D", ADMIN, "-w", ADMIN_PASSWORD, "-f"]).arg(file);
         output(&mut command).await.map(drop)
     }

@@ -18,6 +18,12 @@ async fn a_provider_that_cannot_be_one_is_refused_before_anybody_is_asked() {
         oidc.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         json!({ "oidc": oidc })
     };
+    let ldap = |change: Value| {
+        let mut ldap = json!({ "servers": ["ldaps://d.test"], "bind_name": "cn=d", "user_base": "dc=test" });
+        ldap.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!({ "ldap": ldap })
+    };
+    let many = vec!["ldaps://d.test"; super::LDAP_SERVERS_MAX + 1];
     let rules = |rule: Value| jwt(json!({ "rules": [rule] }));
     for (directory, field) in [
         (jwt(json!({ "issuer": "" })), "jwt.issuer"),
@@ -34,6 +40,13 @@ async fn a_provider_that_cannot_be_one_is_refused_before_anybody_is_asked() {
         (rules(json!({ "name": "a", "claims": { "sub": "" } })), "jwt.rules.claims"),
         (jwt(json!({ "keys": { "set": "{\"keys\":[]}" } })), ""),
         (jwt(json!({ "keys": { "set": "no keys" } })), ""),
+        (ldap(json!({ "servers": [] })), "ldap.servers"),
+        (ldap(json!({ "servers": ["d.test"] })), "ldap.servers"),
+        (ldap(json!({ "servers": many })), "ldap.servers"),
+        (ldap(json!({ "referrals": ["ldapi://d.test"] })), "ldap.referrals"),
+        (ldap(json!({ "referrals": many })), "ldap.referrals"),
+        (ldap(json!({ "user_filter": "x=y" })), "ldap.user_filter"),
+        (ldap(json!({ "user_base": "" })), "ldap"),
         (oidc(json!({ "issuer": "http://id.test" })), "oidc.issuer"),
         (oidc(json!({ "client_id": "" })), "oidc.client_id"),
         (oidc(json!({ "scopes": ["a b"] })), "oidc.scopes"),
