@@ -187,6 +187,15 @@ impl Document {
     }
 }
 
+/// Tokens as written, for a state whose users and clusters are known; all of them, or what is wrong with some.
+pub fn tokens(
+    written: &[kinds::Token],
+    user: impl Fn(&str) -> Option<Principal>,
+    cluster: impl Fn(&str) -> Option<ClusterId>,
+) -> Result<Vec<Token>, SnapshotInvalid> {
+    check::some_tokens(written, user, cluster)
+}
+
 impl Snapshot {
     pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotInvalid> {
         Self::try_from(Document::parse(bytes)?)

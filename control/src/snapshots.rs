@@ -19,13 +19,18 @@ use crate::authorizer::Authorizer;
 use crate::signer::Signers;
 use crate::store::{Change, Revision, Store, Watch};
 
+mod around;
 mod signatures;
 mod state;
 
+use around::Around;
 use state::{Freshness, State};
 
 /// How long to wait after the store failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Changes of tokens that are published in place; with more the whole state is made anew, beside the threads that serve.
+const TOKENS_IN_PLACE_MAX: usize = 1000;
 
 /// What is published: it changes with the state, and with each renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +179,10 @@ impl Snapshots {
     }
 
     async fn publish(&self, changes: &mut Vec<Change>, now: Timestamp) {
+        if self.publish_in_place(changes, now) {
+            changes.clear();
+            return;
+        }
         let before = self.state().clone();
         match next(before, changes, self.checks(now, Some(self.authorizer()))).await {
             Ok((state, authorizer)) => {
@@ -188,6 +197,21 @@ impl Snapshots {
                 error!(error = format!("{error:#}"), "the state is not sound: what is published stays");
             }
         }
+    }
+
+    /// Where nothing but tokens changed; whether it did, and all of it is sound.
+    fn publish_in_place(&self, changes: &[Change], now: Timestamp) -> bool {
+        let signing = self.signing.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let published = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if changes.len() > TOKENS_IN_PLACE_MAX || !state.change_tokens(changes, &signing) {
+                return false;
+            }
+            Published { revision: state.revision, issued_at: now }
+        };
+        self.published.send_replace(published);
+        debug!(revision = published.revision, "published in place");
+        true
     }
 
     fn freshness(&self) -> Freshness {
@@ -224,7 +248,9 @@ impl Checks {
         let holdings = authorizer.holdings(issued_at.into());
         let touched = state.tokens_touched_since(state.signatures.revision());
         let term = Term { issued_at, lifetime: max_staleness };
-        state.signatures.next(&self.signing, &snapshot, &holdings, term, &touched)?;
+        let around = Around::of(&snapshot);
+        state.signatures.next(&self.signing, &snapshot, &around, &holdings, term, &touched)?;
+        state.around = Arc::new(around);
         Ok((state, authorizer))
     }
 }

@@ -140,7 +140,11 @@ impl Roster {
         let lifetime = Duration::from_secs(self.document.max_staleness_s);
         let term = Term { issued_at: self.document.issued_at, lifetime };
         let epoch = self.signing.epoch(term);
-        self.document.assertions = Some(self.signing.assertions(&snapshot, &snapshot.tokens, epoch));
+        let user = |principal: &drover_policy::Principal| {
+            snapshot.users.iter().find(|user| user.principal == *principal)
+        };
+        let listed = snapshot.groups_listed();
+        self.document.assertions = Some(self.signing.assertions(user, &listed, &snapshot.tokens, epoch));
         let Ok(policy) = Policy::new(snapshot.rules.clone(), snapshot.stale_at) else { return Ok(()) };
         let holdings = policy.holdings(SystemTime::now());
         let disabled = snapshot.users.iter().filter(|user| user.disabled);

@@ -146,33 +146,63 @@ fn tokens(
     let clusters: BTreeMap<_, _> =
         clusters.iter().map(|cluster| (cluster.id.as_str(), &cluster.id)).collect();
     let users: BTreeMap<_, _> = users.iter().map(|user| (user.principal.as_str(), &user.principal)).collect();
-    let (mut ids, mut hashes) = (BTreeSet::new(), BTreeSet::new());
+    let user = |principal: &str| users.get(principal).copied().cloned();
+    let cluster = |id: &str| clusters.get(id).copied().cloned();
+    tokens_of(written, user, cluster, problems)
+}
+
+/// Tokens of a state whose users and clusters are known.
+pub(super) fn some_tokens(
+    written: &[kinds::Token],
+    user: impl Fn(&str) -> Option<Principal>,
+    cluster: impl Fn(&str) -> Option<ClusterId>,
+) -> Result<Vec<Token>, SnapshotInvalid> {
+    let mut problems = Problems::default();
+    let tokens = tokens_of(written, user, cluster, &mut problems);
+    if problems.is_empty() { Ok(tokens) } else { Err(problems.into()) }
+}
+
+fn tokens_of(
+    written: &[kinds::Token],
+    user: impl Fn(&str) -> Option<Principal>,
+    cluster: impl Fn(&str) -> Option<ClusterId>,
+    problems: &mut Problems,
+) -> Vec<Token> {
+    let mut ids = BTreeSet::new();
     let mut tokens = Vec::with_capacity(written.len());
     for (index, token) in written.iter().enumerate() {
         let path = format!("tokens[{index}]");
+        // No two share a hash, either: it is of the id, too.
         problems.unique(&mut ids, format!("{path}.id"), &token.id);
-        problems.unique(&mut hashes, format!("{path}.hash"), token.hash.as_bytes());
-        let user = users.get(token.user.as_str()).copied();
-        if user.is_none() {
-            problems.add(format!("{path}.user"), "no such user");
-        }
-        let scope = problems.keep(format!("{path}.scope"), scope(&token.scope, &clusters));
-        if let (Some(user), Some(scope)) = (user, scope) {
-            tokens.push(Token {
-                id: token.id.clone(),
-                hash: token.hash,
-                proof_key: token.proof_key,
-                user: user.clone(),
-                kind: token.kind,
-                scope,
-                expires_at: SystemTime::from(token.expires_at),
-            });
-        }
+        tokens.extend(self::token(token, &path, &user, &cluster, problems));
     }
     tokens
 }
 
-fn scope(written: &TokenScope, clusters: &BTreeMap<&str, &ClusterId>) -> Result<Scope, String> {
+fn token(
+    written: &kinds::Token,
+    path: &str,
+    user: impl Fn(&str) -> Option<Principal>,
+    cluster: impl Fn(&str) -> Option<ClusterId>,
+    problems: &mut Problems,
+) -> Option<Token> {
+    let user = user(&written.user);
+    if user.is_none() {
+        problems.add(format!("{path}.user"), "no such user");
+    }
+    let scope = problems.keep(format!("{path}.scope"), scope(&written.scope, cluster));
+    Some(Token {
+        id: written.id.clone(),
+        hash: written.hash,
+        proof_key: written.proof_key,
+        user: user?,
+        kind: written.kind,
+        scope: scope?,
+        expires_at: SystemTime::from(written.expires_at),
+    })
+}
+
+fn scope(written: &TokenScope, cluster: impl Fn(&str) -> Option<ClusterId>) -> Result<Scope, String> {
     match written {
         TokenScope::All => Ok(Scope::All),
         TokenScope::Clusters(ids) if ids.is_empty() => {
@@ -180,7 +210,7 @@ fn scope(written: &TokenScope, clusters: &BTreeMap<&str, &ClusterId>) -> Result<
         }
         TokenScope::Clusters(ids) => ids
             .iter()
-            .map(|id| clusters.get(id.as_str()).copied().cloned().ok_or_else(|| format!("no cluster {id:?}")))
+            .map(|id| cluster(id).ok_or_else(|| format!("no cluster {id:?}")))
             .collect::<Result<_, _>>()
             .map(Scope::Clusters),
     }

@@ -1,6 +1,6 @@
 //! Makes of a state what control signs: an assertion for each token, and a roster for each cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use drover_policy::{ClusterId, Holdings, Principal};
@@ -40,20 +40,18 @@ impl Signing {
         Epoch { key: self.signer.id(), issued_at_s, expires_at_s }
     }
 
-    /// Assertions for tokens of a state; for those of disabled users there are none.
+    /// Assertions for tokens, by their users; for those of disabled users there are none.
     pub fn assertions<'a>(
         &self,
-        snapshot: &'a Snapshot,
+        user: impl Fn(&Principal) -> Option<&'a User>,
+        listed: &BTreeSet<Principal>,
         tokens: impl IntoIterator<Item = &'a Token>,
         epoch: Epoch,
     ) -> Assertions {
-        let users: HashMap<&Principal, &User> =
-            snapshot.users.iter().map(|user| (&user.principal, user)).collect();
-        let listed = snapshot.groups_listed();
         let sign = |token: &Token| {
-            let user = users.get(&token.user).filter(|user| !user.disabled)?;
+            let user = user(&token.user).filter(|user| !user.disabled)?;
             // A snapshot's users can be sent: the signature is there.
-            let signature = asserted(user, token).sign(&self.signer, &epoch, &listed).ok()?;
+            let signature = asserted(user, token).sign(&self.signer, &epoch, listed).ok()?;
             Some((token.id.clone(), signature))
         };
         Assertions { epoch, signatures: tokens.into_iter().filter_map(sign).collect() }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use drover_api::roster::{Roster, SignedRoster};
 use drover_api::signed::Signature;
-use drover_api::snapshot::Snapshot;
 use drover_api::snapshot::assertions::{Assertions, Epoch};
 use drover_api::snapshot::delta::Changes;
 use drover_api::snapshot::signing::{Signing, Term};
+use drover_api::snapshot::{Snapshot, Token};
 use drover_api::token::TokenId;
 use drover_policy::{ClusterId, Holdings, Principal};
 use jiff::Timestamp;
 
+use super::around::Around;
 use crate::store::Revision;
 
 #[derive(Clone, Default)]
@@ -48,19 +49,21 @@ impl Signatures {
         &mut self,
         signing: &Signing,
         snapshot: &Snapshot,
+        around: &Around,
         holdings: &Holdings,
         term: Term,
         touched: &HashSet<TokenId>,
     ) -> anyhow::Result<()> {
-        let listed = snapshot.groups_listed();
-        let epoch = self.epoch.filter(|epoch| epoch.key == signing.signer.id() && listed == self.listed);
+        let epoch = self.epoch.filter(|epoch| self.is_good(epoch, signing, around));
         let whole = epoch.is_none();
         let epoch = epoch.unwrap_or_else(|| signing.epoch(term));
         let tokens = snapshot.tokens.iter().filter(|token| whole || touched.contains(&token.id));
-        let Assertions { signatures, .. } = signing.assertions(snapshot, tokens, epoch);
+        let user = |principal: &Principal| around.user(principal);
+        let Assertions { signatures, .. } = signing.assertions(user, &around.listed, tokens, epoch);
         if whole {
             self.assertions.clear();
-            (self.epoch, self.epoch_began, self.listed) = (Some(epoch), term.issued_at, listed);
+            (self.epoch, self.epoch_began) = (Some(epoch), term.issued_at);
+            self.listed.clone_from(&around.listed);
         } else {
             let present: HashSet<_> = snapshot.tokens.iter().map(|token| &token.id).collect();
             // Those of a user who was disabled are touched, and not signed again.
@@ -71,6 +74,34 @@ impl Signatures {
         self.revision = snapshot.revision;
         self.note_gone(snapshot, term);
         self.sign_rosters(signing, snapshot, holdings, term)
+    }
+
+    fn is_good(&self, epoch: &Epoch, signing: &Signing, around: &Around) -> bool {
+        epoch.key == signing.signer.id() && around.listed == self.listed
+    }
+
+    /// Where only tokens changed: signs those that are there, and forgets those that are not. Whether that could be
+    /// done by the time and the key of the others.
+    pub(super) fn next_tokens<'a>(
+        &mut self,
+        signing: &Signing,
+        around: &'a Around,
+        revision: Revision,
+        present: impl IntoIterator<Item = &'a Token>,
+        touched: &HashSet<TokenId>,
+    ) -> bool {
+        let Some(epoch) = self.epoch.filter(|epoch| self.is_good(epoch, signing, around)) else {
+            return false;
+        };
+        let user = |principal: &Principal| around.user(principal);
+        let Assertions { signatures, .. } = signing.assertions(user, &around.listed, present, epoch);
+        for token in touched {
+            self.assertions.remove(token);
+        }
+        self.assertions
+            .extend(signatures.into_iter().map(|(token, signature)| (token, (signature, revision))));
+        self.revision = revision;
+        true
     }
 
     fn note_gone(&mut self, snapshot: &Snapshot, term: Term) {

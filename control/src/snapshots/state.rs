@@ -1,14 +1,17 @@
 //! What gateways serve from, held with the revision of each change, so that a delta is made from any revision.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, User};
 use drover_api::snapshot::delta::{Changes, Delta};
+use drover_api::snapshot::signing::Signing;
 use drover_api::snapshot::{Document, FORMAT, READER_MIN};
 use drover_api::token::TokenId;
 use jiff::Timestamp;
 
+use super::around::Around;
 use super::signatures::Signatures;
 use crate::objects::{Kept, ObjectsError, object};
 use crate::store::{Change, Revision};
@@ -30,6 +33,10 @@ pub(crate) struct State {
     roles: Latest<Role>,
     bindings: Latest<Binding>,
     pub(super) signatures: Signatures,
+    /// Of the state when it was last made whole.
+    pub(super) around: Arc<Around>,
+    /// Tokens that were deleted in place since deletions were last counted.
+    deleted: usize,
 }
 
 /// How long what is published serves.
@@ -61,8 +68,47 @@ impl State {
         }
     }
 
+    /// Takes in changes of tokens, and signs them. Anything else, and what is not sound, leaves all as it was.
+    pub(super) fn change_tokens(&mut self, changes: &[Change], signing: &Signing) -> bool {
+        let mut last = BTreeMap::new();
+        for change in changes {
+            let (kind, key) = match change {
+                Change::Put(record) => (record.kind.as_str(), record.key.as_str()),
+                Change::Deleted { kind, key, .. } => (kind.as_str(), key.as_str()),
+            };
+            match kind {
+                _ if change.revision() <= self.revision => return false,
+                Token::KIND => drop(last.insert(key, change)),
+                Cluster::KIND | User::KIND | Role::KIND | Binding::KIND => return false,
+                _no_part_of_it => {}
+            }
+        }
+        let put = last.values().filter_map(|change| match change {
+            Change::Put(record) => Some(object::<Token>(record.clone()).map(|object| object.spec)),
+            Change::Deleted { .. } => None,
+        });
+        let Ok(put) = put.collect::<Result<Vec<_>, _>>() else { return false };
+        let Ok(put) = self.around.check(&put) else { return false };
+        let touched = last.keys().map(|key| TokenId::try_from((*key).to_owned()));
+        let Ok(touched) = touched.collect() else { return false };
+        let revision = changes.iter().map(Change::revision).fold(self.revision, Revision::max);
+        if !self.signatures.next_tokens(signing, &self.around, revision, &put, &touched) {
+            return false;
+        }
+        for change in changes {
+            self.deleted += usize::from(matches!(change, Change::Deleted { .. }));
+            // It was read before.
+            drop(self.take_in(change.clone()));
+        }
+        if self.deleted > DELETIONS_MAX / 10 {
+            self.compact();
+        }
+        true
+    }
+
     /// Forgets the oldest deletions above the limit: a gateway from before gets the whole state.
     pub(super) fn compact(&mut self) {
+        self.deleted = 0;
         let mut deleted = Vec::new();
         collect(&self.clusters, &mut deleted);
         collect(&self.users, &mut deleted);

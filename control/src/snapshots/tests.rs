@@ -265,3 +265,98 @@ async fn a_signing_key_is_replaced_while_its_certificate_is_good_and_then_forgot
     assert_eq!(record.len(), 1);
     assert!(!String::from_utf8_lossy(&record[0].value.spec).contains("seed"), "the seed is sealed");
 }
+
+fn token_of(user: &str, scope: TokenScope) -> Token {
+    let made = token::generate();
+    Token {
+        id: made.id,
+        hash: made.hash,
+        proof_key: made.proof_key,
+        user: user.to_owned(),
+        kind: TokenKind::Bot,
+        scope,
+        expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+        idle_s: None,
+        session: None,
+    }
+}
+
+fn user(name: &str, disabled: bool) -> User {
+    let (principal, name) = (format!("local:user/{name}"), name.to_owned());
+    User { principal, name, display_name: None, groups: vec![], disabled }
+}
+
+/// What happens to tokens one after the other, and how much of it may be published in place.
+#[tokio::test]
+async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
+    let fixture = fixture();
+    fixture.put(&cluster("one")).await;
+    fixture.put(&user("zoe", false)).await;
+    fixture.put(&user("yan", true)).await;
+    let first = token_of("local:user/zoe", TokenScope::All);
+    fixture.put(&first).await;
+    let snapshots = fixture.load().await;
+    let began = snapshots.published().borrow().revision;
+    let mut watch = Watch::new(&*fixture.store, began);
+    let mut held_back = Vec::new();
+    let mut published = async |in_place: bool, sound: bool, what: &str| {
+        held_back.extend(watch.next().await.unwrap());
+        let (now, before) = (Timestamp::now(), snapshots.state().clone());
+        let anew =
+            next(before.clone(), &held_back, snapshots.checks(now, Some(snapshots.authorizer()))).await;
+        assert_eq!(anew.is_ok(), sound, "{what}");
+        assert_eq!(snapshots.publish_in_place(&held_back, now), in_place, "{what}");
+        let all = |state: &State| {
+            let deltas =
+                (began..=state.revision).map(|from| state.delta(from, Some(now), snapshots.freshness()));
+            let deltas = deltas.map(|delta| serde_json::to_value(delta).unwrap()).collect::<Vec<_>>();
+            (serde_json::to_value(state.signed_document(snapshots.freshness())).unwrap(), deltas)
+        };
+        match anew {
+            Ok((state, _)) if in_place => assert_eq!(all(&snapshots.state()), all(&state), "{what}"),
+            _ => assert_eq!(all(&snapshots.state()), all(&before), "{what}"),
+        }
+        if in_place {
+            held_back.clear();
+        } else if sound {
+            snapshots.publish(&mut held_back, now).await;
+        }
+    };
+    let objects = &fixture.objects;
+    let second = token_of("local:user/zoe", TokenScope::Clusters(vec!["c-one".into()]));
+    let made = fixture.put(&second).await;
+    published(true, true, "one more").await;
+    let later = Token { expires_at: second.expires_at + SignedDuration::from_hours(1), ..second.clone() };
+    let changed = objects.update(made, &later, None).await.unwrap().metadata.revision;
+    published(true, true, "another end").await;
+    fixture.put(&token_of("local:user/yan", TokenScope::All)).await;
+    published(true, true, "of somebody who is disabled").await;
+    objects.delete::<Token>(second.id.as_str(), changed).await.unwrap();
+    let third = token_of("local:user/zoe", TokenScope::All);
+    fixture.put(&third).await;
+    published(true, true, "one goes and one comes").await;
+    let secret = crate::objects::GrantSecret { token: None };
+    let grant = crate::objects::Grant { principal: "corp:user/1".into(), known_at: Timestamp::now() };
+    objects.create(&grant, Some(&secret)).await.unwrap();
+    published(true, true, "what gateways do not know").await;
+    fixture.put(&user("xena", false)).await;
+    fixture.put(&token_of("local:user/xena", TokenScope::All)).await;
+    published(false, true, "a user comes with it").await;
+    fixture.put(&token_of("local:user/xena", TokenScope::All)).await;
+    published(true, true, "of a user who has just come").await;
+    let listed = Cluster { groups_listed: Some(["local:group/ops".to_owned()].into()), ..cluster("two") };
+    fixture.put(&listed).await;
+    published(false, true, "what is signed says something else").await;
+    fixture.put(&token_of("local:user/zoe", TokenScope::All)).await;
+    published(true, true, "as that says").await;
+    let nobodys = token_of("local:user/nobody", TokenScope::All);
+    let made = fixture.put(&nobodys).await;
+    published(false, false, "of nobody").await;
+    fixture.put(&token_of("local:user/zoe", TokenScope::All)).await;
+    published(false, false, "held back with it").await;
+    objects.delete::<Token>(nobodys.id.as_str(), made).await.unwrap();
+    published(true, true, "and served once that is gone").await;
+    let nowhere = token_of("local:user/zoe", TokenScope::Clusters(vec!["c-none".into()]));
+    fixture.put(&nowhere).await;
+    published(false, false, "for a cluster that is not there").await;
+}
