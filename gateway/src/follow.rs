@@ -161,6 +161,9 @@ impl Follower {
     }
 }
 
+/// Served all the same where the disk fails: what was revoked is refused, if only until a restart.
+const NOT_KEPT: &str = "failed to keep it";
+
 enum Push {
     Delta(Box<Delta>),
     Whole(String),
@@ -173,23 +176,24 @@ impl Held {
 
     /// Which revision was pushed, and whether requests are served from it and a restart finds it.
     fn take_up(&mut self, push: Push, current: &Current) -> (u64, anyhow::Result<()>) {
-        let (document, delta) = match push {
+        match push {
             Push::Whole(text) => match Document::parse(text.as_bytes()) {
-                Ok(document) => (document, None),
-                Err(error) => return (0, Err(error.into())),
+                Ok(document) => (document.revision, self.replace(document, None, current)),
+                Err(error) => (0, Err(error.into())),
             },
-            Push::Delta(delta) => match self.changed(&delta) {
-                Ok(document) => (document, Some(delta)),
-                Err(error) => return (delta.revision, Err(error)),
-            },
-        };
-        (document.revision, self.replace(document, delta.as_deref(), current))
+            Push::Delta(delta) => (delta.revision, self.change(&delta, current)),
+        }
     }
 
-    fn changed(&self, delta: &Delta) -> anyhow::Result<Document> {
-        let mut document = self.document.clone().context("there is nothing that a delta could change")?;
+    fn change(&mut self, delta: &Delta, current: &Current) -> anyhow::Result<()> {
+        let document = self.document.as_mut().context("there is nothing that a delta could change")?;
+        if document.revision == delta.from && current.take_up_tokens(delta, SystemTime::now())? {
+            document.apply(delta.clone())?;
+            return self.saved.append(delta, document).context(NOT_KEPT);
+        }
+        let mut document = document.clone();
         document.apply(delta.clone())?;
-        Ok(document)
+        self.replace(document, Some(delta), current)
     }
 
     fn replace(
@@ -200,12 +204,11 @@ impl Held {
     ) -> anyhow::Result<()> {
         current.take_up(Snapshot::try_from(document.clone())?, SystemTime::now())?;
         let document = self.document.insert(document);
-        // Served all the same where the disk fails: what was revoked is refused, if only until a restart.
         match delta {
             Some(delta) => self.saved.append(delta, document),
             None => self.saved.keep(document),
         }
-        .context("failed to keep it")
+        .context(NOT_KEPT)
     }
 }
 

@@ -33,5 +33,6 @@ mod shares;
 mod snapshot;
 mod source;
 mod tables;
+mod tokens;
 mod tunnels;
 mod uses;

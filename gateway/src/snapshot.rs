@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
+use drover_api::snapshot::delta::Delta;
 use drover_api::snapshot::{CLOCK_SKEW_MAX, DOCUMENT_BYTES_MAX, Snapshot};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tracing::{error, info};
 use crate::metrics::Metrics;
 use crate::tables::Tables;
 
+const FROM_THE_FUTURE: &str = "it was issued in the future: check the clocks";
 /// How often the file is looked at: a change is served within a second.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -46,7 +48,7 @@ impl Current {
     pub(crate) fn take_up(&self, snapshot: Snapshot, now: SystemTime) -> anyhow::Result<u64> {
         let revision = snapshot.revision;
         if snapshot.issued_at > now + CLOCK_SKEW_MAX {
-            bail!("it was issued in the future: check the clocks");
+            bail!(FROM_THE_FUTURE);
         }
         let tables = match self.tables() {
             Some(before) if revision < before.revision => {
@@ -55,9 +57,24 @@ impl Current {
             Some(before) => before.next(snapshot),
             None => Tables::first(snapshot),
         };
-        self.tables.store(Some(Arc::new(tables.context("the rules are not sound")?)));
-        self.changes.send_replace(revision);
+        self.serve(tables.context("the rules are not sound")?);
         Ok(revision)
+    }
+
+    /// Takes up a delta where it changes nothing but tokens; whether it did.
+    pub(crate) fn take_up_tokens(&self, delta: &Delta, now: SystemTime) -> anyhow::Result<bool> {
+        if SystemTime::from(delta.issued_at) > now + CLOCK_SKEW_MAX {
+            bail!(FROM_THE_FUTURE);
+        }
+        let Some(before) = self.tables() else { return Ok(false) };
+        let next = before.with_tokens_of(delta)?;
+        Ok(next.map(|next| self.serve(next)).is_some())
+    }
+
+    fn serve(&self, tables: Tables) {
+        let revision = tables.revision;
+        self.tables.store(Some(Arc::new(tables)));
+        self.changes.send_replace(revision);
     }
 }
 

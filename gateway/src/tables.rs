@@ -7,10 +7,13 @@ use std::time::SystemTime;
 
 use drover_api::roster::SignedRoster;
 use drover_api::signed::Signature;
-use drover_api::snapshot::assertions::{Assertions, Epoch};
-use drover_api::snapshot::{self, Cluster, ClusterName, Snapshot, Token};
+use drover_api::snapshot::assertions::Epoch;
+use drover_api::snapshot::delta::Delta;
+use drover_api::snapshot::{self, Cluster, ClusterName, Snapshot, SnapshotInvalid, Token};
 use drover_api::token::TokenId;
 use drover_policy::{ClusterId, InvalidRules, Policy, Principal, Subject};
+
+use crate::tokens::Tokens;
 
 /// One revision of everything that a request needs: replaced whole, never changed.
 #[derive(Debug)]
@@ -19,11 +22,16 @@ pub(crate) struct Tables {
     /// From this moment on everything refuses.
     pub stale_at: SystemTime,
     pub policy: Policy,
-    tokens: HashMap<TokenId, Token>,
+    tokens: Tokens,
+    around: Arc<Around>,
+}
+
+/// What stays where nothing but tokens changes.
+#[derive(Debug)]
+struct Around {
     users: HashMap<Principal, Arc<User>>,
     names: HashMap<ClusterName, ClusterId>,
     clusters: HashMap<ClusterId, Cluster>,
-    assertions: Option<Assertions>,
     /// Groups that some cluster has listed for users who are in too many.
     groups_listed: BTreeSet<Principal>,
     rosters: BTreeMap<ClusterId, Arc<SignedRoster>>,
@@ -62,11 +70,9 @@ impl Tables {
             (known.principal.clone(), Arc::new(User { known, subject }))
         };
         let groups_listed = snapshot.groups_listed();
-        Self {
-            revision: snapshot.revision,
-            stale_at: snapshot.stale_at,
-            policy,
-            tokens: snapshot.tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
+        let (revision, stale_at) = (snapshot.revision, snapshot.stale_at);
+        let tokens = Tokens::new(snapshot.tokens, snapshot.assertions);
+        let around = Around {
             users: snapshot.users.into_iter().map(user).collect(),
             names: snapshot
                 .clusters
@@ -74,44 +80,74 @@ impl Tables {
                 .map(|cluster| (cluster.name.clone(), cluster.id.clone()))
                 .collect(),
             clusters: snapshot.clusters.into_iter().map(|cluster| (cluster.id.clone(), cluster)).collect(),
-            assertions: snapshot.assertions,
             groups_listed,
             rosters: snapshot.rosters,
+        };
+        Self { revision, stale_at, policy, tokens, around: Arc::new(around) }
+    }
+
+    /// What a delta makes that changes nothing but tokens; none where it has to be made anew.
+    pub(crate) fn with_tokens_of(&self, delta: &Delta) -> Result<Option<Self>, SnapshotInvalid> {
+        if !delta.is_of_tokens() || delta.from != self.revision || delta.revision < delta.from {
+            return Ok(None);
         }
+        let user = |text: &str| {
+            let principal = Principal::parse(text).ok()?;
+            self.around.users.contains_key(&principal).then_some(principal)
+        };
+        let cluster = |text: &str| {
+            let id = ClusterId::parse(text).ok()?;
+            self.around.clusters.contains_key(&id).then_some(id)
+        };
+        let put = snapshot::tokens(&delta.tokens.put, user, cluster)?;
+        let stale_at = delta.stale_at()?;
+        let changed = self.tokens.changed(put, &delta.tokens.deleted, delta.assertions.as_ref());
+        Ok(changed.map(|tokens| Self {
+            revision: delta.revision,
+            stale_at,
+            policy: self.policy.until(stale_at),
+            tokens,
+            around: self.around.clone(),
+        }))
+    }
+
+    /// Whether they differ in nothing but tokens.
+    #[cfg(test)]
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.around, &other.around)
     }
 
     pub(crate) fn token(&self, id: &TokenId) -> Option<&Token> {
-        self.tokens.get(id)
+        self.tokens.token(id)
     }
 
     pub(crate) fn user(&self, principal: &Principal) -> Option<&Arc<User>> {
-        self.users.get(principal)
+        self.around.users.get(principal)
     }
 
     pub(crate) fn has_cluster(&self, id: &ClusterId) -> bool {
-        self.clusters.contains_key(id)
+        self.around.clusters.contains_key(id)
     }
 
     /// The cluster that a client means, by name or id.
     pub(crate) fn cluster(&self, text: &str) -> Option<&Cluster> {
         let id = match ClusterName::parse(text) {
-            Ok(name) => self.names.get(&name)?,
+            Ok(name) => self.around.names.get(&name)?,
             Err(_) => &ClusterId::parse(text).ok()?,
         };
-        self.clusters.get(id)
+        self.around.clusters.get(id)
     }
 
     /// Control's signature over who presents a token, and since when it is good.
     pub(crate) fn assertion(&self, token: &TokenId) -> Option<(&Epoch, &Signature)> {
-        let Assertions { epoch, signatures } = self.assertions.as_ref()?;
-        Some((epoch, signatures.get(token)?))
+        self.tokens.assertion(token)
     }
 
     pub(crate) fn groups_listed(&self) -> &BTreeSet<Principal> {
-        &self.groups_listed
+        &self.around.groups_listed
     }
 
     pub(crate) fn roster(&self, cluster: &ClusterId) -> Option<&Arc<SignedRoster>> {
-        self.rosters.get(cluster)
+        self.around.rosters.get(cluster)
     }
 }

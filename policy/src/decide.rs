@@ -27,7 +27,7 @@ type Entries = Cache<(Subject, ClusterId), Arc<Compiled>>;
 pub struct Policy {
     /// Holds and validates every row; compiled permissions answer as it would.
     enforcer: Arc<Enforcer>,
-    index: Index,
+    index: Arc<Index>,
     compiled: Entries,
     compilations: AtomicUsize,
     expires_at: SystemTime,
@@ -50,8 +50,7 @@ impl Policy {
         let index = Index::new(rules, Some(&self.index))?;
         let touched = index.touched(&self.index);
         if touched.is_nothing() {
-            let (enforcer, compiled) = (self.enforcer.clone(), self.compiled.clone());
-            return Ok(Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at });
+            return Ok(Self { index: Arc::new(index), ..self.until(expires_at) });
         }
         let kept = Entries::new(COMPILED_ENTRIES_MAX);
         for (key, compiled) in &self.compiled {
@@ -63,9 +62,17 @@ impl Policy {
         Self::with(index, kept, expires_at)
     }
 
+    /// The same rules, until another moment.
+    pub fn until(&self, expires_at: SystemTime) -> Self {
+        let (enforcer, index) = (self.enforcer.clone(), self.index.clone());
+        let compiled = self.compiled.clone();
+        Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at }
+    }
+
     fn with(index: Index, compiled: Entries, expires_at: SystemTime) -> Result<Self, InvalidRules> {
         let (rows, held) = index.casbin();
         let enforcer = Arc::new(model::enforcer(rows, held)?);
+        let index = Arc::new(index);
         Ok(Self { enforcer, index, compiled, compilations: AtomicUsize::new(0), expires_at })
     }
 

@@ -40,7 +40,7 @@ pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
     }
 }
 
-fn stale_at(issued_at: SystemTime, max_staleness_s: u64) -> Result<SystemTime, String> {
+pub(super) fn stale_at(issued_at: SystemTime, max_staleness_s: u64) -> Result<SystemTime, String> {
     let max = MAX_STALENESS_MAX.as_secs();
     if !(1..=max).contains(&max_staleness_s) {
         return Err(format!("must be 1 to {max}"));

@@ -1,11 +1,13 @@
 //! What changed between two revisions of a snapshot.
 
 use std::collections::HashSet;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Assertions, Document, FORMAT, SnapshotInvalid, Version};
+use super::problems::Problems;
+use super::{Assertions, Document, FORMAT, SnapshotInvalid, Version, check};
 use crate::kinds::{Binding, Cluster, Kind, Role, Token, User};
 use crate::roster::SignedRoster;
 
@@ -61,6 +63,22 @@ impl Delta {
             return Err(SnapshotInvalid::TooNew { format, reader_min });
         }
         Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// From when on nothing may be served from what it makes.
+    pub fn stale_at(&self) -> Result<SystemTime, SnapshotInvalid> {
+        let mut problems = Problems::default();
+        let stale_at = check::stale_at(self.issued_at.into(), self.max_staleness_s);
+        problems.keep("max_staleness_s", stale_at).ok_or_else(|| problems.into())
+    }
+
+    /// Whether it changes nothing but tokens, and their signatures.
+    pub fn is_of_tokens(&self) -> bool {
+        self.clusters.is_empty()
+            && self.users.is_empty()
+            && self.roles.is_empty()
+            && self.bindings.is_empty()
+            && self.rosters.is_empty()
     }
 
     /// Whether it says no more than that the state is still the one.
