@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use drover_api::kinds;
 use drover_api::roster::{Roster, SignedRoster};
 use drover_api::signed::Signature;
 use drover_api::snapshot::assertions::{Assertions, Epoch};
@@ -146,20 +147,29 @@ impl Signatures {
         self.rosters.values().map(|(_, signed)| signed.clone()).collect()
     }
 
-    /// What a gateway lacks that has a revision, and was told last at a time; all where it was not told yet.
+    /// What a gateway lacks that has a revision, and was told last at a time; all where it was not told yet. Where
+    /// `signed` names tokens, no others were signed since the revision.
     pub(super) fn since(
         &self,
         from: Revision,
         told_at: Option<Timestamp>,
+        signed: Option<&[kinds::Token]>,
     ) -> (Option<Assertions>, Changes<SignedRoster>) {
         let told = |at: Timestamp| told_at.is_some_and(|told_at| at <= told_at);
         let all = !told(self.epoch_began);
-        let signatures: BTreeMap<_, _> = self
-            .assertions
-            .iter()
-            .filter(|(_, (_, made_at))| all || *made_at > from)
-            .map(|(token, (signature, _))| (token.clone(), *signature))
-            .collect();
+        let signatures: BTreeMap<_, _> = match signed.filter(|_| !all) {
+            Some(tokens) => {
+                let signature = |token: &kinds::Token| {
+                    let (signature, _) = self.assertions.get(&token.id)?;
+                    Some((token.id.clone(), *signature))
+                };
+                tokens.iter().filter_map(signature).collect()
+            }
+            None => {
+                let made = self.assertions.iter().filter(|(_, (_, made_at))| all || *made_at > from);
+                made.map(|(token, (signature, _))| (token.clone(), *signature)).collect()
+            }
+        };
         let some = self.epoch.filter(|_| all || !signatures.is_empty());
         let put = self.rosters.values().map(|(_, signed)| signed).filter(|signed| !told(signed.issued_at));
         let rosters = Changes { put: put.cloned().collect(), deleted: Vec::new() };

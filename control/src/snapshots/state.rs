@@ -20,7 +20,18 @@ use crate::store::{Change, Revision};
 const DELETIONS_MAX: usize = 10_000;
 
 /// Objects of a kind and the latest that happened to each.
-type Latest<K> = BTreeMap<String, (Metadata, Option<K>)>;
+#[derive(Clone)]
+struct Latest<K> {
+    objects: BTreeMap<String, (Metadata, Option<K>)>,
+    /// Keys by that revision.
+    keys: BTreeMap<Revision, String>,
+}
+
+impl<K> Default for Latest<K> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), keys: BTreeMap::new() }
+    }
+}
 
 #[derive(Clone, Default)]
 pub(crate) struct State {
@@ -129,21 +140,21 @@ impl State {
     }
 
     pub(crate) fn token(&self, id: &str) -> Option<Object<Token>> {
-        let (metadata, spec) = self.tokens.get(id)?;
+        let (metadata, spec) = self.tokens.objects.get(id)?;
         Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
     }
 
     pub(crate) fn tokens_of(&self, principal: &str) -> usize {
-        let tokens = self.tokens.values().filter_map(|(_, spec)| spec.as_ref());
+        let tokens = self.tokens.objects.values().filter_map(|(_, spec)| spec.as_ref());
         tokens.filter(|token| token.user == principal).count()
     }
 
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
-        self.clusters.values().filter_map(|(_, spec)| spec.as_ref()).find(|cluster| cluster.id == id)
+        self.clusters.objects.values().filter_map(|(_, spec)| spec.as_ref()).find(|cluster| cluster.id == id)
     }
 
     pub(crate) fn user(&self, principal: &str) -> Option<Object<User>> {
-        let mut users = self.users.values();
+        let mut users = self.users.objects.values();
         let is = |spec: &Option<User>| spec.as_ref().is_some_and(|user| user.principal == principal);
         let (metadata, spec) = users.find(|(_, spec)| is(spec))?;
         Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
@@ -151,10 +162,10 @@ impl State {
 
     /// Tokens that changed after a revision, or whose users did.
     pub(super) fn tokens_touched_since(&self, revision: Revision) -> HashSet<TokenId> {
-        let users = self.users.values().filter(|(metadata, _)| metadata.revision > revision);
+        let users = self.users.objects.values().filter(|(metadata, _)| metadata.revision > revision);
         let users: HashSet<_> =
             users.filter_map(|(_, spec)| spec.as_ref().map(|user| user.principal.as_str())).collect();
-        let tokens = self.tokens.values().filter_map(|(metadata, spec)| {
+        let tokens = self.tokens.objects.values().filter_map(|(metadata, spec)| {
             let token = spec.as_ref()?;
             let touched = metadata.revision > revision || users.contains(token.user.as_str());
             touched.then(|| token.id.clone())
@@ -195,7 +206,10 @@ impl State {
         if !(self.oldest..=self.revision).contains(&from) {
             return None;
         }
-        let (assertions, rosters) = self.signatures.since(from, told_at);
+        let (users, tokens) = (since(&self.users, from), since(&self.tokens, from));
+        // With a user all of their tokens are signed again, and else those that changed.
+        let signed = users.is_empty().then_some(&tokens.put[..]);
+        let (assertions, rosters) = self.signatures.since(from, told_at, signed);
         Some(Delta {
             format: FORMAT,
             reader_min: READER_MIN,
@@ -204,8 +218,8 @@ impl State {
             issued_at: freshness.issued_at,
             max_staleness_s: freshness.max_staleness.as_secs(),
             clusters: since(&self.clusters, from),
-            users: since(&self.users, from),
-            tokens: since(&self.tokens, from),
+            users,
+            tokens,
             roles: since(&self.roles, from),
             bindings: since(&self.bindings, from),
             assertions,
@@ -216,17 +230,26 @@ impl State {
 
 /// The revisions of what was deleted.
 fn collect<K>(latest: &Latest<K>, deleted: &mut Vec<Revision>) {
-    deleted.extend(latest.values().filter(|(_, spec)| spec.is_none()).map(|(metadata, _)| metadata.revision));
+    deleted.extend(
+        latest.objects.values().filter(|(_, spec)| spec.is_none()).map(|(metadata, _)| metadata.revision),
+    );
 }
 
 fn forget<K>(latest: &mut Latest<K>, last: Revision) {
-    latest.retain(|_, (metadata, spec)| spec.is_some() || metadata.revision > last);
+    let Latest { objects, keys } = latest;
+    objects.retain(|_, (metadata, spec)| {
+        let stays = spec.is_some() || metadata.revision > last;
+        if !stays {
+            keys.remove(&metadata.revision);
+        }
+        stays
+    });
 }
 
 fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), ObjectsError> {
     let known = match &change {
-        Change::Put(record) => latest.get(&record.key),
-        Change::Deleted { key, .. } => latest.get(key),
+        Change::Put(record) => latest.objects.get(&record.key),
+        Change::Deleted { key, .. } => latest.objects.get(key),
     };
     if known.is_some_and(|(known, _)| known.revision >= change.revision()) {
         return Ok(());
@@ -241,21 +264,24 @@ fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), Object
             (key, Metadata { revision, created_at: Timestamp::UNIX_EPOCH }, None)
         }
     };
-    latest.insert(key, (metadata, spec));
+    latest.keys.insert(metadata.revision, key.clone());
+    if let Some((before, _)) = latest.objects.insert(key, (metadata, spec)) {
+        latest.keys.remove(&before.revision);
+    }
     Ok(())
 }
 
 fn objects<K: Kind>(latest: &Latest<K>) -> Vec<K> {
-    latest.values().filter_map(|(_, spec)| spec.clone()).collect()
+    latest.objects.values().filter_map(|(_, spec)| spec.clone()).collect()
 }
 
 fn since<K: Kind>(latest: &Latest<K>, from: Revision) -> Changes<K> {
     let mut changes = Changes::default();
-    for (key, (metadata, spec)) in latest {
-        match spec {
-            _ if metadata.revision <= from => {}
-            Some(spec) => changes.put.push(spec.clone()),
-            None => changes.deleted.push(key.clone()),
+    for key in latest.keys.range(from + 1..).map(|(_, key)| key) {
+        match latest.objects.get(key) {
+            Some((_, Some(spec))) => changes.put.push(spec.clone()),
+            Some((_, None)) => changes.deleted.push(key.clone()),
+            None => {}
         }
     }
     changes

@@ -286,6 +286,18 @@ fn user(name: &str, disabled: bool) -> User {
     User { principal, name, display_name: None, groups: vec![], disabled }
 }
 
+/// Without the signatures of tokens that are gone.
+fn in_order(mut document: Document) -> serde_json::Value {
+    document.tokens.sort_by(|one, other| one.id.cmp(&other.id));
+    document.users.sort_by(|one, other| one.name.cmp(&other.name));
+    document.rosters.sort_by(|one, other| one.cluster.cmp(&other.cluster));
+    let there = |id: &drover_api::token::TokenId| document.tokens.iter().any(|token| token.id == *id);
+    let mut assertions = document.assertions.take().unwrap();
+    assertions.signatures.retain(|id, _| there(id));
+    document.assertions = Some(assertions);
+    serde_json::to_value(&document).unwrap()
+}
+
 /// What happens to tokens one after the other, and how much of it may be published in place.
 #[tokio::test]
 async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
@@ -298,7 +310,7 @@ async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
     let snapshots = fixture.load().await;
     let began = snapshots.published().borrow().revision;
     let mut watch = Watch::new(&*fixture.store, began);
-    let mut held_back = Vec::new();
+    let (mut held_back, mut earlier) = (Vec::new(), Vec::new());
     let mut published = async |in_place: bool, sound: bool, what: &str| {
         held_back.extend(watch.next().await.unwrap());
         let (now, before) = (Timestamp::now(), snapshots.state().clone());
@@ -320,6 +332,14 @@ async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
             held_back.clear();
         } else if sound {
             snapshots.publish(&mut held_back, now).await;
+        }
+        // Whoever was there at any time before, and was told then, has the same now.
+        let whole = document(&snapshots);
+        earlier.push(whole.clone());
+        for then in &earlier {
+            let mut then = then.clone();
+            then.apply(snapshots.delta(then.revision, Some(then.issued_at)).unwrap()).unwrap();
+            assert_eq!(in_order(then), in_order(whole.clone()), "{what}");
         }
     };
     let objects = &fixture.objects;
