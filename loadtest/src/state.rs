@@ -46,6 +46,8 @@ pub(crate) struct Figures {
     pub gateway_mib: f64,
     /// From a request for a token to the answer, which comes once the gateway serves by it.
     pub change_s: f64,
+    /// The same of a binding: who holds what has to be made out again.
+    pub binding_s: f64,
     /// From a password to the answer, and from a revocation to it.
     pub login_s: f64,
     pub revoke_s: f64,
@@ -69,6 +71,8 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
     let whole_push_s = began.elapsed().as_secs_f64();
     progress("changing one object at a time");
     let change_s = median(async || output(&mut admin.drover(["token", "create"])).await.map(drop)).await?;
+    let bind = ["binding", "create", "--user", "admin", "--role", "cluster-viewer", "--cluster", "cluster-0"];
+    let binding_s = median(async || output(&mut admin.drover(bind)).await.map(drop)).await?;
     let login_s = median(async || installation.login("admin", &password).await.map(drop)).await?;
     let mut made = Vec::new();
     for _ in 0..CHANGES {
@@ -96,6 +100,7 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
         control_mib,
         gateway_mib,
         change_s,
+        binding_s,
         login_s,
         revoke_s,
     })
@@ -174,7 +179,8 @@ impl Figures {
              | start of a gateway that has it saved | {:.1} s |\n\
              | memory of control | {:.0} MiB |\n\
              | memory of the gateway | {:.0} MiB |\n\
-             | a change, until the gateway serves by it | {:.2} s |\n\
+             | a token, until the gateway serves by it | {:.2} s |\n\
+             | a binding, until the gateway serves by it | {:.2} s |\n\
              | a login by a password, until the gateway serves by it | {:.2} s |\n\
              | a token's revocation, until the gateway refuses it | {:.2} s |\n",
             self.store_mib,
@@ -185,6 +191,7 @@ impl Figures {
             self.control_mib,
             self.gateway_mib,
             self.change_s,
+            self.binding_s,
             self.login_s,
             self.revoke_s,
         )
