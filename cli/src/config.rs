@@ -120,10 +120,13 @@ impl Kept {
     pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         files::replace(&self.file, &serde_json::to_vec_pretty(&self.config)?)?;
         let before = std::mem::replace(&mut self.in_keyring, self.config.in_keyring());
-        match before.filter(|before| self.in_keyring.as_ref() != Some(before)) {
-            Some(before) => keyring::forget(&before),
-            None => Ok(()),
+        // What stays there by a failure is a token that was revoked, or that nobody uses from here.
+        if let Some(before) = before.filter(|before| self.in_keyring.as_ref() != Some(before))
+            && let Err(error) = keyring::forget(&before)
+        {
+            eprintln!("drover: {error:#}");
         }
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ use crate::devices::{Decided, Decision};
 use crate::listener::Client;
 use crate::rest::caller::Caller;
 use crate::rest::login::log_in;
+use crate::rest::renewal;
 use crate::routes::{Control, Refused};
 
 mod authorize;
@@ -276,6 +277,7 @@ async fn delete(control: &Control, caller: &Caller, id: &str) -> Result<bool, Re
     let _writes = control.begin_write().await;
     let found = control.objects.get::<Token>(id).await?.filter(|found| caller.owns(&found.object.spec));
     let Some(found) = found else { return Ok(false) };
+    renewal::end_others(control, &found.object.spec).await?;
     control.objects.delete::<Token>(id, found.object.metadata.revision).await?;
     info!(user = caller.user.spec.name, token = id, "token revoked in the console");
     Ok(true)

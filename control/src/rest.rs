@@ -33,7 +33,7 @@ pub(crate) mod login;
 mod password;
 mod providers;
 mod registration;
-mod renewal;
+pub(crate) mod renewal;
 pub(crate) mod tokens;
 mod users;
 

@@ -212,3 +212,22 @@ async fn a_kubeconfig_to_take_away_holds_a_token_of_its_own() {
     // No cluster is hers: none is named.
     assert_eq!(config["contexts"], serde_json::json!([]));
 }
+
+#[tokio::test]
+async fn regression_signing_out_ends_what_a_copy_of_the_cookie_was_renewed_to() {
+    let mut browser = Browser::new().await;
+    browser.sign_in().await;
+    let (objects, token) = (&browser.served.control.objects, browser.cookie.split_once('=').unwrap().1);
+    let id = token.split('_').nth(1).unwrap();
+    let kept = objects.get::<Token>(id).await.unwrap().unwrap().object;
+    let session = kept.spec.session.clone().unwrap();
+    let session = drover_api::kinds::Session { renewable_at: jiff::Timestamp::now(), ..session };
+    let old = Token { session: Some(session), ..kept.spec };
+    objects.update(kept.metadata.revision, &old, None).await.unwrap();
+    let (code, next) = browser.served.ask(token, "POST", drover_api::rest::RENEWAL, None).await;
+    assert_eq!(code, 201, "{next}");
+    let next = next["secret"].as_str().unwrap();
+    assert_eq!(browser.served.ask(next, "GET", "/v1/self", None).await.0, 200);
+    browser.send("POST", SIGN_OUT, &format!("csrf={}", browser.csrf())).await;
+    assert_eq!(browser.served.ask(next, "GET", "/v1/self", None).await.0, 401);
+}

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::caller::Caller;
 use super::{applied, tokens};
+use crate::objects::ObjectsError;
 use crate::people::{end_tokens, is_local};
 use crate::routes::{Control, Refused};
 
@@ -71,12 +72,17 @@ async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refu
     Ok(made)
 }
 
-/// Whether the session has other tokens than one of it.
-pub(super) fn has_others(token: &Token, session: &Session) -> bool {
-    session.renewed || session.id != token.id
+/// With a login's token the others of its session end. Whoever calls it holds the lock of all writes.
+pub(crate) async fn end_others(control: &Control, token: &Token) -> Result<(), ObjectsError> {
+    let Some(session) = &token.session else { return Ok(()) };
+    // Of one that was never renewed there are none.
+    if session.renewed || session.id != token.id {
+        end_tokens(&control.objects, |other| is_of(other, session) && other.id != token.id).await?;
+    }
+    Ok(())
 }
 
-pub(super) fn is_of(token: &Token, session: &Session) -> bool {
+fn is_of(token: &Token, session: &Session) -> bool {
     token.session.as_ref().is_some_and(|of| of.id == session.id)
 }
 

@@ -14,8 +14,7 @@ use drover_api::token::{self, Generated};
 use jiff::Timestamp;
 
 use super::caller::Caller;
-use super::renewal::{has_others, is_of};
-use super::{Writes, applied, field, seen};
+use super::{Writes, applied, field, renewal, seen};
 use crate::people::end_tokens;
 use crate::placed::Place;
 use crate::routes::{Control, Logins, Refused};
@@ -168,15 +167,8 @@ impl Writes for Token {
         make(control, &owner, kind, scope, Lasts { lifetime_s, idle_s }, caller.now).await
     }
 
-    /// With a login's token the others of its session end.
     async fn before_delete(control: &Control, token: &Self) -> Result<(), Refused> {
-        if let Some(session) = &token.session
-            && has_others(token, session)
-        {
-            let others = |other: &Self| is_of(other, session) && other.id != token.id;
-            end_tokens(&control.objects, others).await?;
-        }
-        Ok(())
+        Ok(renewal::end_others(control, token).await?)
     }
 }
 

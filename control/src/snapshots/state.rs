@@ -188,7 +188,7 @@ impl State {
             max_staleness_s: freshness.max_staleness.as_secs(),
             clusters: objects(&self.clusters),
             users: objects(&self.users),
-            tokens: objects(&self.tokens),
+            tokens: objects(&self.tokens).into_iter().map(for_gateways).collect(),
             roles: objects(&self.roles),
             bindings: objects(&self.bindings),
             assertions: None,
@@ -206,7 +206,8 @@ impl State {
         if !(self.oldest..=self.revision).contains(&from) {
             return None;
         }
-        let (users, tokens) = (since(&self.users, from), since(&self.tokens, from));
+        let (users, mut tokens) = (since(&self.users, from), since(&self.tokens, from));
+        tokens.put = tokens.put.into_iter().map(for_gateways).collect();
         // With a user all of their tokens are signed again, and else those that changed.
         let signed = users.is_empty().then_some(&tokens.put[..]);
         let (assertions, rosters) = self.signatures.since(from, told_at, signed);
@@ -226,6 +227,11 @@ impl State {
             rosters,
         })
     }
+}
+
+/// Without what control alone sees to: a gateway from before knows nothing of it.
+fn for_gateways(token: Token) -> Token {
+    Token { idle_s: None, session: None, ..token }
 }
 
 /// The revisions of what was deleted.

@@ -276,7 +276,7 @@ fn token_of(user: &str, scope: TokenScope) -> Token {
         kind: TokenKind::Bot,
         scope,
         expires_at: Timestamp::now() + SignedDuration::from_hours(1),
-        idle_s: None,
+        idle_s: Some(7200),
         session: None,
     }
 }
@@ -335,6 +335,7 @@ async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
         }
         // Whoever was there at any time before, and was told then, has the same now.
         let whole = document(&snapshots);
+        assert!(whole.tokens.iter().all(|token| token.idle_s.is_none()), "gateways have no use for it");
         earlier.push(whole.clone());
         for then in &earlier {
             let mut then = then.clone();
