@@ -22,6 +22,7 @@ pub mod delta;
 pub mod signing;
 
 pub use assertions::Assertions;
+pub use check::changed_tokens;
 
 mod check;
 mod problems;
@@ -185,15 +186,6 @@ impl Document {
         }
         Ok(serde_json::from_slice(bytes)?)
     }
-}
-
-/// Tokens as written, for a state whose users and clusters are known; all of them, or what is wrong with some.
-pub fn tokens(
-    written: &[kinds::Token],
-    user: impl Fn(&str) -> Option<Principal>,
-    cluster: impl Fn(&str) -> Option<ClusterId>,
-) -> Result<Vec<Token>, SnapshotInvalid> {
-    check::some_tokens(written, user, cluster)
 }
 
 impl Snapshot {

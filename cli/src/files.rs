@@ -37,7 +37,7 @@ pub(crate) fn text(file: &Path) -> anyhow::Result<String> {
 /// Holds off everybody else who locks what is beside a file, until it is dropped.
 pub(crate) fn lock(file: &Path) -> anyhow::Result<File> {
     let locked = beside(file)?;
-    locked.lock().with_context(|| format!("failed to lock what is beside {}", file.display()))?;
+    locked.lock().with_context(|| not_locked(file))?;
     Ok(locked)
 }
 
@@ -47,10 +47,12 @@ pub(crate) fn try_lock(file: &Path) -> anyhow::Result<Option<File>> {
     match locked.try_lock() {
         Ok(()) => Ok(Some(locked)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("failed to lock what is beside {}", file.display()))
-        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| not_locked(file)),
     }
+}
+
+fn not_locked(file: &Path) -> String {
+    format!("failed to lock what is beside {}", file.display())
 }
 
 /// The file that is locked, and never replaced.

@@ -4,7 +4,6 @@
 use std::future::ready;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -106,9 +105,9 @@ async fn ask_all(
     cancelled: &CancellationToken,
 ) -> Result<Vec<(Object<User>, Said)>, NotRefreshed> {
     let in_vain_max = IN_VAIN_MAX.min(users.len().saturating_sub(1));
-    let is_over = AtomicBool::new(false);
+    let over = cancelled.child_token();
     let answers = stream::iter(users)
-        .take_while(|_| ready(!is_over.load(Ordering::Relaxed) && !cancelled.is_cancelled()))
+        .take_while(|_| ready(!over.is_cancelled()))
         .map(|user| async {
             let said = ask(control, directory, &user.spec.principal).await;
             (user, said)
@@ -128,7 +127,7 @@ async fn ask_all(
                 warn!(user = user.spec.name, %error, "a user is not refreshed, and keeps what they have");
             }
             Err(error) => {
-                is_over.store(true, Ordering::Relaxed);
+                over.cancel();
                 failed.get_or_insert(error);
             }
         }

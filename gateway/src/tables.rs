@@ -91,15 +91,12 @@ impl Tables {
         if !delta.is_of_tokens() || delta.from != self.revision || delta.revision < delta.from {
             return Ok(None);
         }
-        let user = |text: &str| {
-            let principal = Principal::parse(text).ok()?;
-            self.around.users.contains_key(&principal).then_some(principal)
-        };
-        let cluster = |text: &str| {
-            let id = ClusterId::parse(text).ok()?;
-            self.around.clusters.contains_key(&id).then_some(id)
-        };
-        let put = snapshot::tokens(&delta.tokens.put, user, cluster)?;
+        let Around { users, clusters, .. } = &*self.around;
+        let put = snapshot::changed_tokens(
+            &delta.tokens.put,
+            |user| users.contains_key(user),
+            |cluster| clusters.contains_key(cluster),
+        )?;
         let stale_at = delta.stale_at()?;
         let changed = self.tokens.changed(put, &delta.tokens.deleted, delta.assertions.as_ref());
         Ok(changed.map(|tokens| Self {

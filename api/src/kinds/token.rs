@@ -23,7 +23,7 @@ pub struct Token {
     /// Ends it as well once it was not used for so long. Control sees to it: gateways do not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_s: Option<u64>,
-    /// What a login is part of; absent where nothing follows it.
+    /// What the token of a login is part of; others are part of nothing. Gateways do not know, either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
 }

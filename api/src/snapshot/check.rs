@@ -151,12 +151,14 @@ fn tokens(
     tokens_of(written, user, cluster, problems)
 }
 
-/// Tokens of a state whose users and clusters are known.
-pub(super) fn some_tokens(
+/// Tokens as written, for a state whose users and clusters are known; all of them, or what is wrong with some.
+pub fn changed_tokens(
     written: &[kinds::Token],
-    user: impl Fn(&str) -> Option<Principal>,
-    cluster: impl Fn(&str) -> Option<ClusterId>,
+    has_user: impl Fn(&Principal) -> bool,
+    has_cluster: impl Fn(&ClusterId) -> bool,
 ) -> Result<Vec<Token>, SnapshotInvalid> {
+    let user = |text: &str| Principal::parse(text).ok().filter(&has_user);
+    let cluster = |text: &str| ClusterId::parse(text).ok().filter(&has_cluster);
     let mut problems = Problems::default();
     let tokens = tokens_of(written, user, cluster, &mut problems);
     if problems.is_empty() { Ok(tokens) } else { Err(problems.into()) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::client::{Client, Renewal};
-use crate::config::{Held, Kept};
+use crate::config::Kept;
 use crate::files;
 
 /// Longest that somebody's kubectl waits for it.
@@ -32,29 +32,28 @@ fn try_to(kept: &mut Kept, file: Option<&Path>, now: Timestamp) -> anyhow::Resul
         return Ok(());
     }
     let renewal = Client::within(&kept.config, TIMEOUT)?.renew();
-    let before = kept.config.held.take();
-    let with = |renew_at| before.map(|before| Held { renew_at, ..before });
+    // Whatever comes of it says when it is asked for again: one token is renewed once.
+    try_at(kept, None);
     let said = match renewal {
-        Ok(Renewal::Next(next)) => {
-            let held = kept.hold(*next);
-            if held.is_err() {
-                kept.config.held = with(None);
-            }
-            held
+        Ok(Renewal::Next(next)) => kept.hold(*next),
+        Ok(Renewal::Ended(why)) => {
+            kept.config.held = None;
+            Err(anyhow::Error::msg(why))
         }
-        Ok(Renewal::Ended(why)) => Err(anyhow::Error::msg(why)),
-        Ok(Renewal::Never) => {
-            // It lasts until its end, and is asked about no more.
-            kept.config.held = with(None);
-            Ok(())
-        }
+        Ok(Renewal::Never) => Ok(()),
         Err(error) => {
-            kept.config.held = with(now.checked_add(RETRY).ok());
+            try_at(kept, now.checked_add(RETRY).ok());
             Err(error)
         }
     };
     kept.save()?;
     said
+}
+
+fn try_at(kept: &mut Kept, renew_at: Option<Timestamp>) {
+    if let Some(held) = &mut kept.config.held {
+        held.renew_at = renew_at;
+    }
 }
 
 /// Whether the login may be renewed, and has not ended.

@@ -10,7 +10,7 @@ use axum::response::Response;
 use drover_api::kinds::{Kind, Session, Token, TokenKind, TokenScope, User};
 use drover_api::rest::{CreateToken, Created, Revoked, TokenUses};
 use drover_api::status::Status;
-use drover_api::token::{self, Generated};
+use drover_api::token::{self, Generated, Secret};
 use jiff::Timestamp;
 
 use super::caller::Caller;
@@ -65,18 +65,8 @@ pub(crate) async fn make(
         return Err(Refused::of(Status::invalid("idle_s", message)));
     }
     let expires_at = field("lifetime_s", seconds(now + Duration::from_secs(lifetime_s)))?;
-    let what = |generated: &Generated| Token {
-        id: generated.id.clone(),
-        hash: generated.hash,
-        proof_key: generated.proof_key,
-        user: user.principal.clone(),
-        kind,
-        scope,
-        expires_at,
-        idle_s: lasts.idle_s,
-        session: None,
-    };
-    keep(control, what).await
+    let (token, secret) = generate(user, kind, scope, expires_at);
+    keep(control, Token { idle_s: lasts.idle_s, ..token }, &secret).await
 }
 
 /// A token for somebody who has logged in: the next one of a session, or the first of one.
@@ -92,36 +82,27 @@ pub(crate) async fn log_in(
         None => field("session", seconds(now + session.max(lifetime)))?,
     };
     let expires_at = field("session", seconds(now + lifetime))?.min(ends_at);
-    let renewable_at = match expires_at < ends_at {
-        true => field("session", seconds(now + lifetime / 2))?,
-        false => ends_at,
-    };
-    let what = |generated: &Generated| {
-        let id = before.map_or(&generated.id, |before| &before.id).clone();
-        Token {
-            id: generated.id.clone(),
-            hash: generated.hash,
-            proof_key: generated.proof_key,
-            user: user.principal.clone(),
-            kind: TokenKind::Login,
-            scope: TokenScope::All,
-            expires_at,
-            idle_s: None,
-            session: Some(Session { id, ends_at, renewable_at, renewed: false }),
-        }
-    };
-    keep(control, what).await
+    let renewable_at =
+        if expires_at < ends_at { field("session", seconds(now + lifetime / 2))? } else { ends_at };
+    let (token, secret) = generate(user, TokenKind::Login, TokenScope::All, expires_at);
+    let id = before.map_or(&token.id, |before| &before.id).clone();
+    let session = Some(Session { id, ends_at, renewable_at, renewed: false });
+    keep(control, Token { session, ..token }, &secret).await
 }
 
-async fn keep(control: &Control, what: impl FnOnce(&Generated) -> Token) -> Result<Created<Token>, Refused> {
-    let generated = token::generate();
-    let spec = what(&generated);
-    if control.snapshots.state().tokens_of(&spec.user) >= TOKENS_PER_USER_MAX {
+fn generate(user: &User, kind: TokenKind, scope: TokenScope, expires_at: Timestamp) -> (Token, Secret) {
+    let Generated { id, hash, proof_key, secret } = token::generate();
+    let user = user.principal.clone();
+    (Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None, session: None }, secret)
+}
+
+async fn keep(control: &Control, token: Token, secret: &Secret) -> Result<Created<Token>, Refused> {
+    if control.snapshots.state().tokens_of(&token.user) >= TOKENS_PER_USER_MAX {
         let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
         return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
-    let object = control.objects.create(&spec, None).await?;
-    Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })
+    let object = control.objects.create(&token, None).await?;
+    Ok(Created { object, secret: Some(secret.expose().to_owned()) })
 }
 
 /// To the second: people read it.

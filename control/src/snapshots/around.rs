@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use drover_api::kinds;
-use drover_api::snapshot::{Snapshot, SnapshotInvalid, Token, User, tokens};
+use drover_api::snapshot::{Snapshot, SnapshotInvalid, Token, User, changed_tokens};
 use drover_policy::{ClusterId, Principal};
 
 #[derive(Debug, Default)]
@@ -30,14 +30,10 @@ impl Around {
 
     /// The tokens as they are served, where all of them can be.
     pub(super) fn check(&self, written: &[kinds::Token]) -> Result<Vec<Token>, SnapshotInvalid> {
-        let user = |text: &str| {
-            let principal = Principal::parse(text).ok()?;
-            self.users.contains_key(&principal).then_some(principal)
-        };
-        let cluster = |text: &str| {
-            let id = ClusterId::parse(text).ok()?;
-            self.clusters.contains(&id).then_some(id)
-        };
-        tokens(written, user, cluster)
+        changed_tokens(
+            written,
+            |user| self.users.contains_key(user),
+            |cluster| self.clusters.contains(cluster),
+        )
     }
 }

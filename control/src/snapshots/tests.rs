@@ -188,18 +188,7 @@ async fn what_is_signed_follows_what_changes_and_nothing_else_is_signed_anew() {
     let mut at = fixture.put(&zoe(&[], false)).await;
     let mut tokens = Vec::new();
     for _ in 0..2 {
-        let made = token::generate();
-        let token = Token {
-            idle_s: None,
-            session: None,
-            id: made.id,
-            hash: made.hash,
-            proof_key: made.proof_key,
-            user: "local:user/7".to_owned(),
-            kind: TokenKind::Bot,
-            scope: TokenScope::All,
-            expires_at: Timestamp::now() + SignedDuration::from_hours(1),
-        };
+        let token = token_of("local:user/7", TokenScope::All);
         fixture.put(&token).await;
         tokens.push(token);
     }
@@ -380,4 +369,29 @@ async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
     let nowhere = token_of("local:user/zoe", TokenScope::Clusters(vec!["c-none".into()]));
     fixture.put(&nowhere).await;
     published(false, false, "for a cluster that is not there").await;
+}
+
+#[tokio::test]
+async fn more_changes_than_fit_in_place_go_the_whole_way_and_old_deletions_are_forgotten() {
+    let fixture = fixture();
+    let snapshots = fixture.load().await;
+    let began = snapshots.published().borrow().revision;
+    let deletions = |from: Revision, count: usize| -> Vec<_> {
+        let deleted = |revision| Change::Deleted {
+            kind: Token::KIND.to_owned(),
+            key: format!("{revision:012}"),
+            revision,
+        };
+        (from + 1..).take(count).map(deleted).collect()
+    };
+    assert!(!snapshots.publish_in_place(&deletions(began, TOKENS_IN_PLACE_MAX + 1), Timestamp::now()));
+    assert_eq!(snapshots.published().borrow().revision, began);
+    let mut batches = 0;
+    while snapshots.delta(began, None).is_some() {
+        let at = snapshots.published().borrow().revision;
+        assert!(snapshots.publish_in_place(&deletions(at, TOKENS_IN_PLACE_MAX), Timestamp::now()));
+        batches += 1;
+        assert!(batches <= 20, "deletions are kept for ever");
+    }
+    assert!(batches > 10, "{batches}: deletions within the limit were forgotten");
 }
