@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
-    Caller, ChangePassword, ChangeSecret, Created, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD,
-    PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES,
-    TokenUses, USER_TOKENS,
+    Caller, ChangePassword, ChangeSecret, Created, GROUPS, Groups, JWT, JwtLogin, JwtShown, LOGIN, List,
+    Login, PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF, Served, TEST_PROVIDER,
+    TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -50,6 +50,12 @@ pub fn describe() -> Value {
     );
     let secret = secret.takes::<ChangeSecret>(&mut paths).gives::<Object<Provider>>(&mut paths, 200).keyed();
     paths.add(PROVIDER_SECRET, "post", secret);
+    let groups = Operation::new(
+        "listGroups",
+        "Lists the groups of the users and bindings that the caller sees, with their names.",
+    );
+    let groups = groups.gives::<Groups>(&mut paths, 200);
+    paths.add(GROUPS, "get", groups);
     let uses = Operation::new("tokenUses", "Tells when the tokens that the caller sees were last used.");
     let uses = uses.gives::<TokenUses>(&mut paths, 200);
     paths.add(TOKEN_USES, "get", uses);

@@ -34,6 +34,8 @@ pub const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// How a program asks with a code that a browser brought it (RFC 6749, 4.1.3), and where it sends the browser for one.
 pub const CODE_GRANT: &str = "authorization_code";
 pub const AUTHORIZE: &str = "/console/authorize";
+/// The groups of the users and bindings that the caller sees.
+pub const GROUPS: &str = "/v1/groups";
 /// When the tokens that the caller sees were last used.
 pub const TOKEN_USES: &str = "/v1/tokenuses";
 /// Of one user: ends all of them (DELETE).
@@ -193,6 +195,22 @@ pub struct CreateToken {
     /// Name of the owner; absent: the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Groups {
+    pub items: Vec<Group>,
+}
+
+/// A group is there where a user is in it, or a binding names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Group {
+    /// `<provider>:group/<id>`.
+    pub principal: String,
+    /// Names of the users who are in it: of a directory's, those who have logged in.
+    pub members: Vec<String>,
+    /// Names of the bindings that give it a role.
+    pub bindings: Vec<String>,
 }
 
 /// By the tokens' ids. Known to some minutes; of a token that is not here no use was heard of.

@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Local users.
     #[command(subcommand)]
     User(User),
+    /// Groups: who is in which, and what they may by that.
+    #[command(subcommand)]
+    Group(Group),
     /// Directories that users come from.
     #[command(subcommand)]
     Provider(Provider),
@@ -272,6 +275,29 @@ pub(crate) enum User {
     /// Delete a user with their tokens and bindings; the name is never given again.
     Delete {
         name: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Group {
+    /// Groups that a user is in, or that a binding names.
+    List,
+    /// Who is in a group, and its bindings.
+    Show {
+        /// A local group, such as ops, or the principal of any.
+        name: String,
+    },
+    /// Put local users into a local group.
+    Add {
+        name: String,
+        #[arg(required = true)]
+        users: Vec<String>,
+    },
+    /// Take local users out of a local group.
+    Remove {
+        name: String,
+        #[arg(required = true)]
+        users: Vec<String>,
     },
 }
 

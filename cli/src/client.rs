@@ -7,9 +7,9 @@ use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, Token, User};
 use drover_api::rest::{
     CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
-    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, JWT, JwtLogin, JwtShown, LOGIN, List, Login,
-    PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF, Served, TEST_PROVIDER,
-    TOKEN_USES, TokenUses, USER_TOKENS,
+    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, GROUPS, Group, Groups, JWT, JwtLogin,
+    JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF,
+    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -105,6 +105,11 @@ impl Client {
         change: &ChangePassword,
     ) -> anyhow::Result<Created<User>> {
         self.send("POST", &PASSWORD.replace("{key}", &encoded(user)), Some(change))
+    }
+
+    pub(crate) fn groups(&self) -> anyhow::Result<Vec<Group>> {
+        let groups: Groups = self.send("GET", GROUPS, None::<&()>)?;
+        Ok(groups.items)
     }
 
     pub(crate) fn token_uses(&self) -> anyhow::Result<TokenUses> {

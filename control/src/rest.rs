@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
 use drover_api::rest::{
-    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, JWT, LOGIN, List, PASSWORD, PREFIX, PROVIDER_SECRET,
+    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GROUPS, JWT, LOGIN, List, PASSWORD, PREFIX, PROVIDER_SECRET,
     REFRESH_USER, RENEWAL, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
@@ -28,6 +28,7 @@ use crate::store::{Expected, Revision, StoreError};
 mod access;
 pub(crate) mod caller;
 mod device;
+mod groups;
 mod jwt;
 pub(crate) mod login;
 mod password;
@@ -95,6 +96,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(DEVICE_AUTHORIZATION, post(device::begin))
         .route(DEVICE_TOKEN, post(device::token))
         .route(PASSWORD, post(password::change))
+        .route(GROUPS, get(groups::list))
         .route(TOKEN_USES, get(tokens::uses))
         .route(USER_TOKENS, delete_method(tokens::revoke_all))
         .route(TEST_PROVIDER, post(providers::test))

@@ -73,6 +73,13 @@ id! {
     |text| text.bytes().all(|byte| is_lower_alphanumeric(byte) || byte == b'-')
 }
 
+impl Principal {
+    /// A user otherwise.
+    pub fn is_group(&self) -> bool {
+        self.0.split_once(':').is_some_and(|(_, rest)| rest.starts_with("group/"))
+    }
+}
+
 fn is_lower_alphanumeric(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit()
 }
@@ -133,6 +140,18 @@ mod tests {
             assert_eq!(found, (cluster, principal, role), "{text:?}");
         }
         assert!(RoleName::parse(&"a".repeat(ID_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_group_is_told_from_a_user() {
+        for (text, is_group) in [
+            ("local:group/ops", true),
+            ("local:user/7", false),
+            ("oidc:user/x:group/ops", false),
+            ("oidc:group/x:user/7", true),
+        ] {
+            assert_eq!(Principal::parse(text).unwrap().is_group(), is_group, "{text}");
+        }
     }
 
     #[test]

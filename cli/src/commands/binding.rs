@@ -9,7 +9,8 @@ use crate::args::{Binding, CreateBinding, Output};
 use crate::client::Client;
 use crate::output::{Columns, print};
 
-const COLUMNS: Columns<Object<kinds::Binding>> = (&["NAME", "PRINCIPAL", "ROLE", "WHERE", "EXPIRES"], row);
+pub(super) const COLUMNS: Columns<Object<kinds::Binding>> =
+    (&["NAME", "PRINCIPAL", "ROLE", "WHERE", "EXPIRES"], row);
 
 pub(super) fn run(client: &Client, command: Binding, output: Output) -> anyhow::Result<()> {
     match command {

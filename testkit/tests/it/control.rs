@@ -53,7 +53,7 @@ impl Installed {
     }
 }
 
-async fn kubectl(person: &Person, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) async fn kubectl(person: &Person, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let mut kubectl: Command = soon(person.kubectl(cluster)).await?;
     soon(output(kubectl.args(arguments))).await
 }
@@ -237,7 +237,7 @@ async fn a_watch_ends_with_the_right_to_it() {
 }
 
 /// kubectl's watch, which has begun.
-async fn watch(person: &Person, cluster: &str) -> tokio::process::Child {
+pub(crate) async fn watch(person: &Person, cluster: &str) -> tokio::process::Child {
     let mut watch = soon(person.kubectl(cluster)).await.unwrap();
     watch.args(["get", "--raw", "/api/v1/namespaces?watch=true"]).stdout(Stdio::piped());
     let mut watching = watch.spawn().unwrap();

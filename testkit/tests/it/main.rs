@@ -14,6 +14,7 @@ mod deployment;
 mod directories;
 mod failures;
 mod floods;
+mod groups;
 mod hostile_corpus;
 mod hostile_gateway;
 mod http2;
