@@ -8,8 +8,8 @@ use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
     Caller, ChangePassword, ChangeSecret, Created, GROUPS, Groups, JWT, JwtLogin, JwtShown, LOGIN, List,
-    Login, PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF, Served, TEST_PROVIDER,
-    TOKEN_USES, TokenUses, USER_TOKENS,
+    Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL, Revoked, SELF,
+    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -56,6 +56,12 @@ pub fn describe() -> Value {
     );
     let groups = groups.gives::<Groups>(&mut paths, 200);
     paths.add(GROUPS, "get", groups);
+    let search = Operation::new(
+        "searchProvider",
+        "Searches a directory for users and groups, whether or not anybody has logged in.",
+    );
+    let search = search.gives::<Principals>(&mut paths, 200).keyed().asks("name");
+    paths.add(PRINCIPALS, "get", search);
     let uses = Operation::new("tokenUses", "Tells when the tokens that the caller sees were last used.");
     let uses = uses.gives::<TokenUses>(&mut paths, 200);
     paths.add(TOKEN_USES, "get", uses);
@@ -147,9 +153,21 @@ impl Operation {
         self
     }
 
-    fn keyed(mut self) -> Self {
-        let key = json!({ "name": "key", "in": "path", "required": true, "schema": { "type": "string" } });
-        self.0["parameters"] = json!([key]);
+    fn keyed(self) -> Self {
+        self.parameter("key", "path")
+    }
+
+    /// With what is asked for in the query.
+    fn asks(self, name: &str) -> Self {
+        self.parameter(name, "query")
+    }
+
+    fn parameter(mut self, name: &str, place: &str) -> Self {
+        let schema = json!({ "type": "string" });
+        let parameter = json!({ "name": name, "in": place, "required": true, "schema": schema });
+        let mut parameters = self.0["parameters"].as_array().cloned().unwrap_or_default();
+        parameters.push(parameter);
+        self.0["parameters"] = parameters.into();
         self
     }
 }

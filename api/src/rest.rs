@@ -44,6 +44,8 @@ pub const USER_TOKENS: &str = "/v1/users/{key}/tokens";
 pub const REFRESH_USER: &str = "/v1/users/{key}/refresh";
 /// Of one provider: tries it.
 pub const TEST_PROVIDER: &str = "/v1/providers/{key}/test";
+/// Of one provider: users and groups there with a text in their names, which `name` is in the query.
+pub const PRINCIPALS: &str = "/v1/providers/{key}/principals";
 /// Of one provider: gives it another.
 pub const PROVIDER_SECRET: &str = "/v1/providers/{key}/secret";
 /// The group of our kinds in rules.
@@ -211,6 +213,28 @@ pub struct Group {
     pub members: Vec<String>,
     /// Names of the bindings that give it a role.
     pub bindings: Vec<String>,
+}
+
+/// What a search of a provider found.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Principals {
+    pub items: Vec<FoundPrincipal>,
+    /// Whether there are more than are shown.
+    pub more: bool,
+}
+
+/// A user or a group of a directory's, whether or not anybody has logged in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FoundPrincipal {
+    /// What bindings name.
+    pub principal: String,
+    /// What the directory calls it: it may change.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Its distinguished name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dn: Option<String>,
 }
 
 /// By the tokens' ids. Known to some minutes; of a token that is not here no use was heard of.

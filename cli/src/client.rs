@@ -8,8 +8,8 @@ use drover_api::kinds::{Kind, Object, Provider, Token, User};
 use drover_api::rest::{
     CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
     DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, GROUPS, Group, Groups, JWT, JwtLogin,
-    JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PROVIDER_SECRET, REFRESH_USER, RENEWAL, Revoked, SELF,
-    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER,
+    RENEWAL, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -126,6 +126,11 @@ impl Client {
 
     pub(crate) fn test_provider(&self, name: &str) -> anyhow::Result<Object<Provider>> {
         self.send("POST", &TEST_PROVIDER.replace("{key}", &encoded(name)), None::<&()>)
+    }
+
+    pub(crate) fn search_provider(&self, name: &str, text: &str) -> anyhow::Result<Principals> {
+        let path = PRINCIPALS.replace("{key}", &encoded(name));
+        self.send("GET", &format!("{path}?name={}", encoded(text)), None::<&()>)
     }
 
     pub(crate) fn change_provider_secret(

@@ -41,6 +41,11 @@ pub(crate) fn principal(provider: &str, id: &str) -> String {
     format!("{provider}:user/{id}")
 }
 
+/// The principal of a group of a provider's.
+pub(crate) fn group(provider: &str, id: &str) -> String {
+    format!("{provider}:group/{id}")
+}
+
 /// The person's user as the directory has it now; made where it is new. Whoever calls it holds the lock of all writes.
 pub(crate) async fn take_in(
     objects: &Objects,
@@ -48,7 +53,7 @@ pub(crate) async fn take_in(
     known: Option<Object<User>>,
     person: &Person,
 ) -> Result<Object<User>, NotTaken> {
-    let groups: Vec<_> = person.groups.iter().map(|id| format!("{}:group/{id}", provider.name)).collect();
+    let groups: Vec<_> = person.groups.iter().map(|id| group(&provider.name, id)).collect();
     if groups.len() > USER_GROUPS_MAX {
         return Err(NotTaken::TooManyGroups(person.login.clone()));
     }

@@ -26,6 +26,23 @@ pub(crate) struct Person {
     pub groups: Vec<String>,
 }
 
+/// What a search found: so many of each at most.
+#[derive(Debug, Default)]
+pub(crate) struct Matches {
+    pub users: Vec<Match>,
+    pub groups: Vec<Match>,
+}
+
+/// A user or a group that a search found.
+#[derive(Debug)]
+pub(crate) struct Match {
+    pub id: String,
+    pub name: String,
+    pub display_name: Option<String>,
+    /// Which one of several of that name, where the provider tells so.
+    pub dn: Option<String>,
+}
+
 /// Why a name and a password let nobody in. Directories tell most of these to whoever knows the password only.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginRefused {
@@ -56,6 +73,15 @@ pub(crate) enum LoginRefused {
 #[error("{0}")]
 pub(crate) struct Unavailable(pub String);
 
+/// Why a search found not even nobody.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotSearched {
+    #[error("{0}")]
+    NoSearch(&'static str),
+    #[error("the directory did not answer: {0}")]
+    Unavailable(#[from] Unavailable),
+}
+
 #[async_trait]
 pub(crate) trait Directory: Send + Sync {
     /// Who a name and a password are of, where people have one here.
@@ -65,6 +91,9 @@ pub(crate) trait Directory: Send + Sync {
 
     /// The person of an id, without a password: by what the person let Drover ask with, where the provider needs that.
     async fn find(&self, id: &str, grant: Option<&str>) -> Result<Found, Unavailable>;
+
+    /// Users and groups with a text in their names, at most so many of each.
+    async fn search(&self, text: &str, max: usize) -> Result<Matches, NotSearched>;
 
     /// How people log in in a browser, where they do.
     fn redirect(&self) -> Option<&dyn Redirect> {

@@ -14,8 +14,8 @@ use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
 use drover_api::rest::{
-    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GROUPS, JWT, LOGIN, List, PASSWORD, PREFIX, PROVIDER_SECRET,
-    REFRESH_USER, RENEWAL, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
+    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GROUPS, JWT, LOGIN, List, PASSWORD, PREFIX, PRINCIPALS,
+    PROVIDER_SECRET, REFRESH_USER, RENEWAL, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -32,6 +32,7 @@ mod groups;
 mod jwt;
 pub(crate) mod login;
 mod password;
+mod principals;
 mod providers;
 mod registration;
 pub(crate) mod renewal;
@@ -100,6 +101,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(TOKEN_USES, get(tokens::uses))
         .route(USER_TOKENS, delete_method(tokens::revoke_all))
         .route(TEST_PROVIDER, post(providers::test))
+        .route(PRINCIPALS, get(principals::search))
         .route(PROVIDER_SECRET, post(providers::change_secret))
         .route(REFRESH_USER, post(users::refresh))
         .merge(kind::<Binding>())

@@ -61,7 +61,7 @@ const plain = (schema) => {
   for (const word of ['nullable', 'example', 'examples', 'discriminator']) delete schema[word];
   Object.values(schema).forEach(plain);
 };
-const schemas = Object.fromEntries(['/user', '/user/orgs', '/user/teams'].map((path) => [path, description.paths[path].get.responses['200'].content['application/json'].schema]));
+const schemas = Object.fromEntries(['/user', '/user/orgs', '/user/teams', '/users/{username}'].map((path) => [path, description.paths[path].get.responses['200'].content['application/json'].schema]));
 plain(description.components.schemas);
 plain(schemas);
 const ajv = new Ajv({ strict: false, allErrors: true });
@@ -104,7 +104,29 @@ const team = async (number) => {
 
 const read = async (request) => { const parts = []; for await (const part of request) parts.push(part); return Buffer.concat(parts); };
 
+// Of anybody, and of organisations, as users are.
+const account = async (login) => {
+  const user = await up(`/users/${login}`, { headers: ADMIN });
+  if (user.ok) return user.json();
+  const organisation = await up(`/orgs/${login}`, { headers: ADMIN });
+  if (!organisation.ok) return undefined;
+  const told = Object.keys(description.components.schemas['public-user'].properties);
+  const kept = Object.fromEntries(Object.entries(await organisation.json()).filter(([name]) => told.includes(name)));
+  const at = `${UP}/users/${login}`;
+  return {
+    gravatar_id: '', site_admin: false, name: null, company: null, location: null, hireable: null, bio: null, blog: null, email: null,
+    followers_url: `${at}/followers`, following_url: `${at}/following{/other_user}`, gists_url: `${at}/gists{/gist_id}`,
+    starred_url: `${at}/starred{/owner}{/repo}`, subscriptions_url: `${at}/subscriptions`, organizations_url: `${at}/orgs`,
+    received_events_url: `${at}/received_events`, ...kept, type: 'Organization',
+  };
+};
+
 async function api(request, response, url, path) {
+  const app = Buffer.from((request.headers.authorization ?? '').replace(/^basic /i, ''), 'base64').toString();
+  if (path.startsWith('/users/') && app === 'drover:of-drover') {
+    const found = await account(path.slice('/users/'.length));
+    return found ? answer(response, '/users/{username}', found) : send(response, 404, { message: 'Not Found' });
+  }
   const token = (request.headers.authorization ?? '').replace(/^(bearer|token) /i, ''), who = issued.get(token);
   if (!who) return send(response, 401, { message: 'Bad credentials', documentation_url: 'https://docs.github.com/rest', status: '401' });
   if (limited-- > 0) return send(response, 403, { message: 'You have exceeded a secondary rate limit.' }, { 'retry-after': '1' });

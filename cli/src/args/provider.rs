@@ -27,6 +27,11 @@ pub(crate) enum Provider {
     Test {
         name: String,
     },
+    /// Find users and groups by a part of their names, and what bindings call them; at GitHub, by a whole name.
+    Search {
+        name: String,
+        text: String,
+    },
     /// Give one another password of who searches, or another client's secret. It is tried first.
     SetPassword {
         name: String,

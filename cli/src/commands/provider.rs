@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use drover_api::kinds::{self, Access, Directory, JwtRule, Keys, Object};
-use drover_api::rest::CreateProvider;
+use drover_api::rest::{CreateProvider, FoundPrincipal};
 
 use super::password;
 use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Output, Provider};
@@ -11,6 +11,8 @@ use crate::files;
 use crate::output::{Columns, print};
 
 const COLUMNS: Columns<Object<kinds::Provider>> = (&["NAME", "DIRECTORY", "SERVERS", "ACCESS", "STATE"], row);
+
+const FOUND: Columns<FoundPrincipal> = (&["PRINCIPAL", "NAME", "IS"], found_row);
 
 pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow::Result<()> {
     match command {
@@ -34,6 +36,14 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
             println!("Provider {name} works: what a login asks it for is there.");
             Ok(())
         }
+        Provider::Search { name, text } => {
+            let found = client.search_provider(&name, &text)?;
+            print(output, &found.items, FOUND)?;
+            if found.more {
+                eprintln!("There are more than these: ask for a longer part of the name.");
+            }
+            Ok(())
+        }
         Provider::SetPassword { name, password_stdin } => {
             let password = password(password_stdin, &format!("Password or secret for {name}: "))?;
             client.change_provider_secret(&name, password)?;
@@ -48,6 +58,11 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
             Ok(())
         }
     }
+}
+
+fn found_row(found: &FoundPrincipal) -> Vec<String> {
+    let is = found.display_name.iter().chain(&found.dn).map(String::as_str).collect::<Vec<_>>().join(", ");
+    vec![found.principal.clone(), found.name.clone(), is]
 }
 
 fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {

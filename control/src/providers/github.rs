@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use drover_api::kinds;
 use form_urlencoded::Serializer;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LINK, RETRY_AFTER};
@@ -12,7 +14,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::web::Web;
-use super::{Begun, Directory, Found, Known, LoginRefused, NEVER_GIVEN, Person, Redirect, Unavailable};
+use super::{
+    Begun, Directory, Found, Known, LoginRefused, Match, Matches, NEVER_GIVEN, NotSearched, Person, Redirect,
+    Unavailable,
+};
 
 const SCOPE: &str = "read:org";
 const PAGE: usize = 100;
@@ -41,6 +46,15 @@ struct User {
     id: u64,
     login: String,
     name: Option<String>,
+}
+
+/// Of anybody, and of organisations.
+#[derive(Deserialize)]
+struct Account {
+    id: u64,
+    login: String,
+    name: Option<String>,
+    r#type: String,
 }
 
 #[derive(Deserialize)]
@@ -115,11 +129,7 @@ impl Github {
             StatusCode::OK => Ok(answer),
             StatusCode::UNAUTHORIZED => Err(NotSaid::Gone),
             StatusCode::FORBIDDEN if !limited && url == format!("{}/user", self.api) => Err(NotSaid::Gone),
-            code => {
-                let said = String::from_utf8_lossy(answer.body());
-                let said: String = said.chars().filter(|letter| !letter.is_control()).take(200).collect();
-                Err(Unavailable(format!("{url} answers {code}: {said}")).into())
-            }
+            _ => Err(said(url, &answer).into()),
         }
     }
 
@@ -177,6 +187,12 @@ fn count(asked: &mut usize) -> Result<(), NotSaid> {
     Ok(())
 }
 
+fn said(url: &str, answer: &Response<Vec<u8>>) -> Unavailable {
+    let said = String::from_utf8_lossy(answer.body());
+    let said: String = said.chars().filter(|letter| !letter.is_control()).take(200).collect();
+    Unavailable(format!("{url} answers {}: {said}", answer.status()))
+}
+
 fn parse<T: DeserializeOwned>(answer: &Response<Vec<u8>>) -> Result<T, Unavailable> {
     serde_json::from_slice(answer.body())
         .map_err(|error| Unavailable(format!("GitHub answers with what it should not: {error}")))
@@ -205,6 +221,35 @@ impl Directory for Github {
             Err(NotSaid::Gone) => Ok(Found::Gone),
             Err(NotSaid::Unavailable(error)) => Err(error),
         }
+    }
+
+    /// The account of that name: teams are told to their members alone, and searches to nobody without a login.
+    async fn search(&self, text: &str, _max: usize) -> Result<Matches, NotSearched> {
+        let mut matches = Matches::default();
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+            return Ok(matches);
+        }
+        let app = BASE64_STANDARD.encode(format!("{}:{}", self.config.client_id, self.secret));
+        let url = format!("{}/users/{text}", self.api);
+        let request = Request::get(&url)
+            .header(ACCEPT, "application/vnd.github+json")
+            .header(AUTHORIZATION, format!("Basic {app}"))
+            .body(Vec::new())
+            .map_err(|error| Unavailable(error.to_string()))?;
+        let answer = self.web.send(request).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(matches);
+        }
+        if answer.status() != StatusCode::OK {
+            return Err(said(&url, &answer).into());
+        }
+        let Account { id, login, name, r#type } = parse(&answer)?;
+        let (found, id) = match r#type.as_str() {
+            "Organization" => (&mut matches.groups, format!("org-{id}")),
+            _ => (&mut matches.users, id.to_string()),
+        };
+        found.push(Match { id, name: login, display_name: name, dn: None });
+        Ok(matches)
     }
 
     fn redirect(&self) -> Option<&dyn Redirect> {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::web::Web;
-use super::{Directory, Found, Person, Unavailable};
+use super::{Directory, Found, Matches, NotSearched, Person, Unavailable};
 
 /// How far an issuer's clock may be from ours.
 pub(crate) const SKEW_MAX: Duration = Duration::from_secs(60);
@@ -191,6 +191,12 @@ impl Directory for Jwt {
     async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
         let named = self.issuer.rules.iter().any(|rule| rule.name == id);
         Ok(named.then(|| person(id)).into())
+    }
+
+    async fn search(&self, _text: &str, _max: usize) -> Result<Matches, NotSearched> {
+        let whom =
+            "an issuer of JWTs has nobody to search for: whom its rules name, they name as NAME:user/RULE";
+        Err(NotSearched::NoSearch(whom))
     }
 
     async fn test(&self, _back: &str) -> Result<(), Unavailable> {

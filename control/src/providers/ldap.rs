@@ -13,10 +13,11 @@ use drover_api::kinds::{self, Schema};
 use ldap3::{LdapConnAsync, LdapConnSettings, LdapResult, Scope, ldap_escape};
 use rustls::ClientConfig;
 
-use super::{Directory, Found, LoginRefused, Person, Unavailable, trusting};
+use super::{Directory, Found, LoginRefused, Matches, NotSearched, Person, Unavailable, trusting};
 
 mod answers;
 mod connection;
+mod matches;
 mod searcher;
 mod sid;
 
@@ -44,6 +45,8 @@ pub(super) struct Ldap {
 }
 
 impl Ldap {
+    const GROUP_CLASSES: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
+
     pub(super) fn new(config: kinds::Ldap, password: String) -> Result<Self, Unavailable> {
         let tls = config.ca.as_deref().map(trusting).transpose()?.map(Arc::new);
         Ok(Self { config, password, tls })
@@ -92,14 +95,19 @@ impl Ldap {
 
     /// The one entry that a filter finds among users; none where there is none, or more than one.
     async fn one(&self, searcher: &mut Searcher<'_>, filter: &str) -> Result<Option<Entry>, Unavailable> {
+        let filter = self.users(filter);
+        let mut found = searcher.search(&self.config.user_base, &filter, self.attributes(), 2).await?;
+        Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
+    /// The filter of users whom another one finds.
+    fn users(&self, filter: &str) -> String {
         let class = match self.config.schema {
             Schema::ActiveDirectory => "(objectCategory=person)(objectClass=user)",
             Schema::InetOrgPerson => "(objectClass=inetOrgPerson)",
         };
         let own = self.config.user_filter.as_deref().unwrap_or_default();
-        let filter = format!("(&{class}{filter}{own})");
-        let mut found = searcher.search(&self.config.user_base, &filter, self.attributes(), 2).await?;
-        Ok(if found.len() == 1 { found.pop() } else { None })
+        format!("(&{class}{filter}{own})")
     }
 
     fn attributes(&self) -> &'static [&'static str] {
@@ -207,8 +215,7 @@ impl Ldap {
                     format!("(member={dn})(uniqueMember={dn})")
                 };
                 let members: String = batch.iter().map(member).collect();
-                let filter =
-                    format!("(&(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))(|{members}))");
+                let filter = format!("(&{}(|{members}))", Self::GROUP_CLASSES);
                 for group in self.groups(searcher, &filter, "entryUUID").await? {
                     if seen.insert(group.dn.clone()) {
                         ids.insert(group.text("entryUUID").ok_or_else(|| group.lacks("entryUUID"))?);
@@ -258,6 +265,10 @@ impl Directory for Ldap {
             }
             _ => Ok(Found::Gone),
         }
+    }
+
+    async fn search(&self, text: &str, max: usize) -> Result<Matches, NotSearched> {
+        Ok(self.matches(text, max).await?)
     }
 
     async fn test(&self, _back: &str) -> Result<(), Unavailable> {

@@ -19,7 +19,10 @@ use serde_json::Value;
 
 use super::jwt::{ALGORITHMS, Claims, SKEW_MAX, claims};
 use super::web::{Web, whole};
-use super::{Begun, Directory, Found, Known, LoginRefused, NEVER_GIVEN, Person, Redirect, Unavailable};
+use super::{
+    Begun, Directory, Found, Known, LoginRefused, Matches, NEVER_GIVEN, NotSearched, Person, Redirect,
+    Unavailable,
+};
 
 type Client = CoreClient<
     EndpointSet,
@@ -144,6 +147,12 @@ impl Oidc {
 
 #[async_trait]
 impl Directory for Oidc {
+    async fn search(&self, _text: &str, _max: usize) -> Result<Matches, NotSearched> {
+        let whom =
+            "an OpenID Provider cannot be searched: its groups are as it writes them, NAME:group/GROUP";
+        Err(NotSearched::NoSearch(whom))
+    }
+
     async fn find(&self, id: &str, grant: Option<&str>) -> Result<Found, Unavailable> {
         let Some(grant) = grant else { return Ok(Found::Unknown) };
         let met = self.meet().await?;

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::objects::{Grant, GrantSecret};
 use crate::people::tests::provider;
-use crate::providers::Known;
+use crate::providers::{Known, Matches, NotSearched};
 use crate::rest::tests::served;
 
 const WHO: &str = "corp:user/1";
@@ -21,6 +21,10 @@ impl Directory for Says {
         let Some(next) = self.0 else { return Ok(Found::Unknown) };
         let person = Person { id: id.into(), login: "zoe".into(), display_name: None, groups: vec![] };
         Ok(Found::Known(Box::new(Known { person, grant: Some(next.into()) })))
+    }
+
+    async fn search(&self, _text: &str, _max: usize) -> Result<Matches, NotSearched> {
+        Ok(Matches::default())
     }
 
     async fn test(&self, _back: &str) -> Result<(), Unavailable> {
@@ -109,6 +113,10 @@ impl Directory for Slow {
         }
         let person = Person { id: id.into(), login: "zoe".into(), display_name: None, groups: vec![] };
         Ok(Found::Known(Box::new(Known { person, grant: Some("next".into()) })))
+    }
+
+    async fn search(&self, _text: &str, _max: usize) -> Result<Matches, NotSearched> {
+        Ok(Matches::default())
     }
 
     async fn test(&self, _back: &str) -> Result<(), Unavailable> {

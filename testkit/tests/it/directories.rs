@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use drover_api::rest::FoundPrincipal;
 use drover_testkit::directories::{OpenLdap, SKIP_VARIABLE, Samba};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Person;
@@ -379,6 +380,17 @@ async fn active_directory_lets_in_members_of_nested_groups_by_every_name_and_nob
         login(name, password).await.map_or_else(|error| error.to_string(), |_| "in".to_owned())
     };
     let engineering = format!("ad:group/{}", soon(samba.sid("engineering")).await.unwrap());
+    for (text, expected) in [
+        ("ngineer", vec![engineering.clone()]),
+        ("smith@brand", vec![format!("ad:user/{}", soon(samba.sid("alice")).await.unwrap())]),
+        ("s (EU)*", vec![format!("ad:group/{}", soon(samba.sid("k8s-admins-eu")).await.unwrap())]),
+        ("s (EU)**", vec![]),
+    ] {
+        let found = installed.says(&["provider", "search", "ad", text, "-o", "json"]).await.unwrap();
+        let found: Vec<FoundPrincipal> = serde_json::from_str(&found).unwrap();
+        let principals: Vec<_> = found.iter().map(|found| found.principal.clone()).collect();
+        assert_eq!(principals, expected, "{text}");
+    }
     let bind = ["binding", "create", "--group", &engineering, "--role", "cluster-viewer", "--cluster", "ad"];
     installed.says(&bind).await.unwrap();
     for name in

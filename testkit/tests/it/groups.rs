@@ -1,9 +1,13 @@
 //! Groups: what one gives its members, and what it takes from them.
 
+use drover_api::rest::FoundPrincipal;
+use drover_testkit::directories::OpenLdap;
+use drover_testkit::fleet::output;
 use drover_testkit::installation::drawn_password;
 
 use crate::control::{installed, kubectl, watch};
-use crate::system::soon;
+use crate::directories::{add, skipped};
+use crate::system::{folder, soon};
 
 /// Of Drover's own users, whom `drover group` puts into groups and takes out.
 #[tokio::test]
@@ -43,6 +47,60 @@ async fn a_local_group_gives_its_role_to_whoever_is_put_in_until_taken_out() {
     soon(watches[1].kill()).await.unwrap();
     let unknown = installed.says(&["group", "show", "dev"]).await.unwrap_err().to_string();
     assert!(unknown.contains("no user is in local:group/dev"), "{unknown}");
+}
+
+/// In a restricted directory nobody logs in before a group of theirs has a role, and rules name groups by ids.
+#[tokio::test]
+async fn who_searches_a_directory_finds_what_to_bind_before_anybody_has_logged_in() {
+    if skipped() {
+        return;
+    }
+    let installed = installed("groups-search").await;
+    let ldap = soon(OpenLdap::start(&folder("groups-search-server"))).await.unwrap();
+    add(&installed, &ldap, &[]).await.unwrap();
+    installed.says(&["cluster", "create", "searched"]).await.unwrap();
+    let search = async |text: &str| {
+        let found = installed.says(&["provider", "search", "corp", text, "-o", "json"]).await.unwrap();
+        serde_json::from_str::<Vec<FoundPrincipal>>(&found).unwrap()
+    };
+    let everybody = search("VERYBOD").await;
+    let [found] = everybody.as_slice() else { panic!("{everybody:?}") };
+    assert_eq!((found.name.as_str(), found.display_name.as_deref()), ("everybody", None));
+    assert_eq!(found.dn, Some(format!("cn=everybody,{}", OpenLdap::GROUPS)));
+    let bind = ["binding", "create", "--group", &found.principal, "--role", "cluster-viewer"];
+    installed.says(&[bind.as_slice(), &["--cluster", "searched"]].concat()).await.unwrap();
+    soon(installed.installation.login_through("corp", "bob", OpenLdap::PASSWORD)).await.unwrap();
+
+    let bob = search("Bob B").await;
+    let uuid = soon(ldap.uuid("(uid=bob)")).await.unwrap();
+    assert_eq!((bob.len(), &bob[0].principal, &*bob[0].name), (1, &format!("corp:user/{uuid}"), "bob"));
+    // What stands for anything in a filter is itself.
+    assert_eq!(
+        search("wild*").await.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(),
+        ["wild*card"]
+    );
+    for none in ["*", ")(uid=*", "nobody"] {
+        assert_eq!(search(none).await.len(), usize::from(none == "*"), "{none}");
+    }
+    let mut many = installed.admin.drover(["provider", "search", "corp", "person"]);
+    let many = soon(many.output()).await.unwrap();
+    let said = String::from_utf8(many.stderr).unwrap();
+    assert!(said.contains("There are more than these"), "{said}");
+    assert_eq!(String::from_utf8(many.stdout).unwrap().lines().count(), 51);
+
+    for (arguments, said) in
+        [(["corp", " "], "name what to search for"), (["none", "bob"], r#"providers "none" not found"#)]
+    {
+        let refused = installed.says(&[["provider", "search"], arguments].concat()).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
+    let viewer = installed.colleague("zoe", "cluster-viewer", "searched").await;
+    let refused = soon(output(&mut viewer.drover(["provider", "search", "corp", "bob"]))).await;
+    assert!(refused.unwrap_err().to_string().contains("not found"));
+    drop(ldap);
+    let away = installed.says(&["provider", "search", "corp", "bob"]).await.unwrap_err().to_string();
+    assert!(away.contains("the directory did not answer") && away.contains("ServiceUnavailable"), "{away}");
 }
 
 fn cells(table: &str) -> Vec<Vec<&str>> {

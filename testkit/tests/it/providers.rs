@@ -1,5 +1,6 @@
 //! People who log in in a browser, at a provider of their company's.
 
+use drover_api::rest::FoundPrincipal;
 use drover_testkit::directories::{Github, Glewlwyd, OidcProvider};
 use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::Installation;
@@ -48,6 +49,8 @@ async fn somebody_of_an_openid_provider_logs_in_and_goes_with_their_group() {
     let refused = add(&installed, &oidc, "drover", "another", "restricted").await.unwrap_err().to_string();
     assert!(refused.contains("does not know the client, its secret is another"), "{refused}");
     add(&installed, &oidc, OidcProvider::CLIENTS[0], OidcProvider::SECRET, "restricted").await.unwrap();
+    let none = installed.says(&["provider", "search", "corp", "engineering"]).await.unwrap_err().to_string();
+    assert!(none.contains("its groups are as it writes them, corp:group/GROUP"), "{none}");
     let bind = [
         "binding",
         "create",
@@ -209,6 +212,15 @@ async fn somebody_of_github_has_the_roles_of_their_teams_and_of_those_above() {
     let refused = add("another").await.unwrap_err().to_string();
     assert!(refused.contains("GitHub does not know the client, or its secret is another"), "{refused}");
     add(Github::APP.1).await.unwrap();
+    for (name, kind) in [("corp", "gh:group/org-"), ("alice", "gh:user/"), ("nobody", ""), ("../user", "")] {
+        let found = installed.says(&["provider", "search", "gh", name, "-o", "json"]).await.unwrap();
+        let found: Vec<FoundPrincipal> = serde_json::from_str(&found).unwrap();
+        assert_eq!(found.len(), usize::from(!kind.is_empty()), "{name}: {found:?}");
+        assert!(
+            found.iter().all(|found| found.name == name && found.principal.starts_with(kind)),
+            "{found:?}"
+        );
+    }
 
     let chromium = Chromium::start(&folder("github-chromium")).await;
     let log_in = async || {
