@@ -209,6 +209,9 @@ pub struct Groups {
 pub struct Group {
     /// `<provider>:group/<id>`.
     pub principal: String,
+    /// What the directory calls it, where that is known: it may change, and be another's as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Names of the users who are in it: of a directory's, those who have logged in.
     pub members: Vec<String>,
     /// Names of the bindings that give it a role.

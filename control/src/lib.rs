@@ -28,6 +28,7 @@ mod attempts;
 mod bootstrap;
 mod console;
 mod devices;
+mod group_names;
 mod issuers;
 mod listener;
 mod people;

@@ -53,7 +53,7 @@ pub(crate) async fn take_in(
     known: Option<Object<User>>,
     person: &Person,
 ) -> Result<Object<User>, NotTaken> {
-    let groups: Vec<_> = person.groups.iter().map(|id| group(&provider.name, id)).collect();
+    let groups: Vec<_> = person.groups.keys().map(|id| group(&provider.name, id)).collect();
     if groups.len() > USER_GROUPS_MAX {
         return Err(NotTaken::TooManyGroups(person.login.clone()));
     }
@@ -217,7 +217,7 @@ pub(crate) mod tests {
     }
 
     fn person(id: &str, login: &str, groups: &[&str]) -> Person {
-        let groups = groups.iter().map(|id| (*id).to_owned()).collect();
+        let groups = groups.iter().map(|id| ((*id).to_owned(), None)).collect();
         Person { id: id.into(), login: login.into(), display_name: Some("Zoe".into()), groups }
     }
 
@@ -250,7 +250,7 @@ pub(crate) mod tests {
             let provider = provider(access, allowed);
             for (person, expected) in [&bound, &by_group, &listed, &nobody].into_iter().zip(expected) {
                 let principal = principal("corp", &person.id);
-                let groups: Vec<_> = person.groups.iter().map(|id| format!("corp:group/{id}")).collect();
+                let groups: Vec<_> = person.groups.keys().map(|id| group("corp", id)).collect();
                 let said = is_let_in(&objects, &provider, &principal, &groups).await.unwrap();
                 assert_eq!(said, expected, "{access:?} {allowed:?} {}", person.login);
             }
@@ -279,7 +279,7 @@ pub(crate) mod tests {
         objects.delete::<User>("zoe@corp", renamed.metadata.revision).await.unwrap();
         assert_eq!(take_in(None, &person("3", "zoe", &[])).await.unwrap().spec.name, "zoe-3@corp");
         assert_eq!(take_in(None, &person("1", "zoe", &[])).await.unwrap().spec.name, "zoe@corp");
-        let groups: Vec<_> = (0..=USER_GROUPS_MAX).map(|number| number.to_string()).collect();
+        let groups = (0..=USER_GROUPS_MAX).map(|number| (number.to_string(), None)).collect();
         let many = Person { groups, ..person("6", "many", &[]) };
         assert!(matches!(take_in(None, &many).await, Err(NotTaken::TooManyGroups(_))));
         for unsound in [

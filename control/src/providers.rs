@@ -1,5 +1,7 @@
 //! The directories that users come from: one file for each kind, behind one trait.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use drover_api::kinds::{Directory as Kept, Provider};
 use rustls::pki_types::CertificateDer;
@@ -22,8 +24,15 @@ pub(crate) struct Person {
     /// What people call the account: it may change.
     pub login: String,
     pub display_name: Option<String>,
-    /// Ids of the groups that the person is in, however deep; sorted, each once.
-    pub groups: Vec<String>,
+    /// The groups that the person is in, however deep, by their ids: with what they are called, where that is another.
+    pub groups: BTreeMap<String, Option<String>>,
+}
+
+impl Person {
+    /// Those that are called something, with their ids.
+    pub(crate) fn named_groups(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.groups.iter().filter_map(|(id, name)| Some((id.as_str(), name.as_deref()?)))
+    }
 }
 
 /// What a search found: so many of each at most.
@@ -200,11 +209,4 @@ fn trusting(ca: &str) -> Result<ClientConfig, Unavailable> {
         return Err(Unavailable("the authority's PEM has no certificate".to_owned()));
     }
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Sorted, each once: as users have their groups.
-fn each_once(mut groups: Vec<String>) -> Vec<String> {
-    groups.sort_unstable();
-    groups.dedup();
-    groups
 }

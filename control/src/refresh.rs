@@ -225,7 +225,10 @@ async fn apply(
         }
     };
     match people::take_in(&control.objects, provider, Some(user.clone()), person).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            control.group_names.note(&provider.name, person.named_groups());
+            Ok(true)
+        }
         Err(NotTaken::Objects(error)) => Err(error.into()),
         Err(refused) => {
             info!(user = name, %refused, "the provider lets a user in no more");

@@ -23,6 +23,7 @@ use crate::console;
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentRefused};
 use crate::gateways::Gateways;
+use crate::group_names::GroupNames;
 use crate::issuers::Issuers;
 use crate::listener::Peer;
 use crate::objects::Objects;
@@ -42,6 +43,7 @@ pub(crate) struct Control {
     pub devices: Devices,
     pub issuers: Issuers,
     pub uses: Arc<Uses>,
+    pub group_names: Arc<GroupNames>,
     pub logins: Logins,
     /// Where browsers reach the console; absent where there is none.
     pub console: Option<Origin>,

@@ -18,6 +18,7 @@ use crate::config::{Command, Config, Files, Serve};
 use crate::devices::Devices;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
+use crate::group_names::GroupNames;
 use crate::issuers::{self, Issuers};
 use crate::listener::{self, Listener};
 use crate::objects::Objects;
@@ -65,6 +66,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let snapshots = Snapshots::load(objects.store(), signers, config.max_staleness, Timestamp::now()).await;
     let snapshots = Arc::new(snapshots.context("failed to make a snapshot out of the store")?);
     let stopping = CancellationToken::new();
+    let group_names = Arc::new(GroupNames::load(objects.clone()).await?);
     let uses = Arc::new(Uses::load(objects.clone()).await?);
     let gateways =
         Gateways::load(objects.clone(), uses.clone(), config.max_staleness, stopping.clone()).await?;
@@ -81,6 +83,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         devices: Devices::default(),
         issuers: Issuers::default(),
         uses: uses.clone(),
+        group_names: group_names.clone(),
         logins: Logins { lifetime: config.login_lifetime, session: config.session_lifetime },
         console: config.console_url,
         door,
@@ -101,6 +104,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     tasks.spawn(async move { gateways.forget(stop).await });
     let control = Arc::new(control);
     tasks.spawn(uses.run(cancelled.clone()));
+    tasks.spawn(group_names.run(cancelled.clone()));
     tasks.spawn(sweep::run(control.clone(), cancelled.clone()));
     tasks.spawn(refresh::run(control.clone(), config.refresh_interval, cancelled.clone()));
     tasks.spawn(issuers::run(control.clone(), cancelled.clone()));

@@ -10,12 +10,12 @@ use crate::args::{Group, Output};
 use crate::client::Client;
 use crate::output::{Columns, print};
 
-const COLUMNS: Columns<rest::Group> = (&["GROUP", "MEMBERS", "BINDINGS"], row);
+const COLUMNS: Columns<rest::Group> = (&["GROUP", "NAME", "MEMBERS", "BINDINGS"], row);
 
 pub(super) fn run(client: &Client, command: Group, output: Output) -> anyhow::Result<()> {
     match command {
         Group::List => print(output, &client.groups()?, COLUMNS),
-        Group::Show { name } => show(client, &principal_of_group(&name), output),
+        Group::Show { name } => show(client, &name, output),
         Group::Add { name, users } => change(client, &name, &users, |groups, group| {
             if !groups.contains(group) {
                 groups.push(group.clone());
@@ -27,20 +27,37 @@ pub(super) fn run(client: &Client, command: Group, output: Output) -> anyhow::Re
     }
 }
 
-fn show(client: &Client, principal: &str, output: Output) -> anyhow::Result<()> {
-    let found = client.groups()?.into_iter().find(|group| group.principal == principal);
-    let Some(group) = found else {
-        bail!("no user is in {principal}, and no binding names it: drover group list shows those there are");
-    };
+fn show(client: &Client, name: &str, output: Output) -> anyhow::Result<()> {
+    let group = named(client.groups()?, name)?;
     if output != Output::Table {
         return print(output, &[group], COLUMNS);
     }
-    println!("Members of {principal}, {}:", group.members.len());
+    println!("Members of {}, {}:", group.principal, group.members.len());
     group.members.iter().for_each(|name| println!("  {name}"));
     println!();
     let mut bindings = client.list::<Binding>()?;
     bindings.retain(|binding| group.bindings.contains(&binding.spec.name));
     print(output, &bindings, binding::COLUMNS)
+}
+
+/// The one group that a name or a principal is of.
+fn named(groups: Vec<rest::Group>, name: &str) -> anyhow::Result<rest::Group> {
+    let principal = principal_of_group(name);
+    let is_called = |group: &rest::Group| group.name.as_deref() == Some(name);
+    let (mut exact, others): (Vec<_>, Vec<_>) =
+        groups.into_iter().partition(|group| group.principal == principal);
+    let mut called: Vec<_> = others.into_iter().filter(is_called).collect();
+    match (exact.pop(), called.as_slice()) {
+        (Some(group), _) => Ok(group),
+        (None, [_]) => Ok(called.remove(0)),
+        (None, []) => bail!(
+            "no user is in {principal}, and no binding names it: drover group list shows those there are"
+        ),
+        (None, several) => {
+            let all = several.iter().map(|group| group.principal.as_str()).collect::<Vec<_>>().join(", ");
+            bail!("{name} is the name of {all}: say which")
+        }
+    }
 }
 
 /// Changes users of Drover's own; none of them where one is unknown or another's.
@@ -69,5 +86,42 @@ fn change(
 }
 
 fn row(group: &rest::Group) -> Vec<String> {
-    vec![group.principal.clone(), group.members.len().to_string(), group.bindings.len().to_string()]
+    let name = group.name.clone().unwrap_or_else(|| "-".to_owned());
+    vec![group.principal.clone(), name, group.members.len().to_string(), group.bindings.len().to_string()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_named_by_its_principal_or_by_a_name_that_is_one_groups() {
+        let group = |principal: &str, name: Option<&str>| rest::Group {
+            principal: principal.to_owned(),
+            name: name.map(str::to_owned),
+            members: Vec::new(),
+            bindings: Vec::new(),
+        };
+        let groups = vec![
+            group("local:group/ops", None),
+            group("ad:group/S-1-5-21-7", Some("ops")),
+            group("ad:group/S-1-5-21-8", Some("Dev Team")),
+            group("ad:group/S-1-5-21-9", Some("web")),
+            group("gh:group/team-9", Some("web")),
+            group("gh:group/team-10", Some("corp/web")),
+        ];
+        for (name, expected) in [
+            ("ops", "local:group/ops"),
+            ("ad:group/S-1-5-21-7", "ad:group/S-1-5-21-7"),
+            ("Dev Team", "ad:group/S-1-5-21-8"),
+            ("corp/web", "gh:group/team-10"),
+            ("web", "web is the name of ad:group/S-1-5-21-9, gh:group/team-9: say which"),
+            ("none", "no user is in local:group/none, and no binding names it"),
+            ("", "no user is in local:group/, and no binding names it"),
+        ] {
+            let found = named(groups.clone(), name).map(|group| group.principal);
+            let said = found.unwrap_or_else(|error| error.to_string());
+            assert!(said.starts_with(expected), "{name}: {said}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! GitHub and GitHub Enterprise: OAuth apps' code flow with PKCE; organisations and teams are groups, by their ids.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -60,11 +60,15 @@ struct Account {
 #[derive(Deserialize)]
 struct Organisation {
     id: u64,
+    login: String,
 }
 
 #[derive(Deserialize)]
 struct Team {
     id: u64,
+    slug: String,
+    #[serde(default)]
+    organization: Option<Organisation>,
     #[serde(default)]
     parent: Option<Parent>,
 }
@@ -72,6 +76,14 @@ struct Team {
 #[derive(Deserialize)]
 struct Parent {
     url: String,
+}
+
+impl Team {
+    /// As GitHub mentions it, without the sign.
+    fn name(&self) -> String {
+        let of = self.organization.as_ref().map(|organization| format!("{}/", organization.login));
+        format!("{}{}", of.unwrap_or_default(), self.slug)
+    }
 }
 
 /// RFC 6749, 5.1 and 5.2; but refusals are 200 as well.
@@ -135,14 +147,14 @@ impl Github {
 
     async fn person(&self, token: &str) -> Result<Person, NotSaid> {
         let user: User = parse(&self.ask(&format!("{}/user", self.api), token).await?)?;
-        let mut groups = BTreeSet::new();
+        let mut groups = BTreeMap::new();
         let mut asked = 1;
         for organisation in self.all::<Organisation>("orgs", token, &mut asked).await? {
-            groups.insert(format!("org-{}", organisation.id));
+            groups.insert(format!("org-{}", organisation.id), Some(organisation.login));
         }
         let mut parents = Vec::new();
         for team in self.all::<Team>("teams", token, &mut asked).await? {
-            groups.insert(format!("team-{}", team.id));
+            groups.insert(format!("team-{}", team.id), Some(team.name()));
             parents.extend(team.parent);
         }
         // Who is in a team is in those that it is in, however far up.
@@ -153,10 +165,9 @@ impl Github {
             }
             count(&mut asked)?;
             let team: Team = parse(&self.ask(&url, token).await?)?;
-            groups.insert(format!("team-{}", team.id));
+            groups.insert(format!("team-{}", team.id), Some(team.name()));
             parents.extend(team.parent);
         }
-        let groups = groups.into_iter().collect();
         Ok(Person { id: user.id.to_string(), login: user.login, display_name: user.name, groups })
     }
 

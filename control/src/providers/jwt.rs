@@ -1,5 +1,6 @@
 //! Issuers of JWTs: whose keys sign them, and whom their claims make them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -206,7 +207,7 @@ impl Directory for Jwt {
 
 /// What a rule names.
 pub(crate) fn person(name: &str) -> Person {
-    Person { id: name.to_owned(), login: name.to_owned(), display_name: None, groups: Vec::new() }
+    Person { id: name.to_owned(), login: name.to_owned(), display_name: None, groups: BTreeMap::new() }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! groups are read as who searches. A bind that is refused is never tried again, not at another server either: it
 //! would count as another wrong password.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ const DEPTH_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 256;
 /// "Member, however deep" (LDAP_MATCHING_RULE_IN_CHAIN), known to Active Directory.
 const IN_CHAIN: &str = "1.2.840.113556.1.4.1941";
+
+/// What they are called, by their ids.
+type Groups = BTreeMap<String, Option<String>>;
 
 pub(super) struct Ldap {
     config: kinds::Ldap,
@@ -157,7 +160,7 @@ impl Ldap {
                 let mut groups = self.groups_in_chain(searcher, &entry.dn).await?;
                 let primary = entry.text("primaryGroupID");
                 if let (Some(primary), Some((domain, _))) = (primary, id.rsplit_once('-')) {
-                    groups.insert(format!("{domain}-{primary}"));
+                    groups.entry(format!("{domain}-{primary}")).or_default();
                 }
                 (id, entry.text("sAMAccountName"), groups)
             }
@@ -168,7 +171,7 @@ impl Ldap {
         };
         let login = login.ok_or_else(|| entry.lacks("a name"))?;
         let display_name = entry.text("displayName").or_else(|| entry.text("cn"));
-        Ok(Person { id, login, display_name, groups: groups.into_iter().collect() })
+        Ok(Person { id, login, display_name, groups })
     }
 
     fn group_base(&self) -> &str {
@@ -182,30 +185,22 @@ impl Ldap {
         filter: &str,
         id: &'static str,
     ) -> Result<Vec<Entry>, Unavailable> {
-        let found = searcher.search(self.group_base(), filter, &[id], GROUPS_MAX + 1).await?;
+        let found = searcher.search(self.group_base(), filter, &[id, "cn"], GROUPS_MAX + 1).await?;
         if found.len() > GROUPS_MAX {
             return Err(Unavailable(format!("more than {GROUPS_MAX} groups at once: too many to read")));
         }
         Ok(found)
     }
 
-    async fn groups_in_chain(
-        &self,
-        searcher: &mut Searcher<'_>,
-        dn: &str,
-    ) -> Result<BTreeSet<String>, Unavailable> {
+    async fn groups_in_chain(&self, searcher: &mut Searcher<'_>, dn: &str) -> Result<Groups, Unavailable> {
         let filter = format!("(&(objectClass=group)(member:{IN_CHAIN}:={}))", ldap_escape(dn));
         let found = self.groups(searcher, &filter, "objectSid").await?;
-        Ok(found.iter().filter_map(Entry::sid).collect())
+        Ok(found.iter().filter_map(|group| Some((group.sid()?, group.text("cn")))).collect())
     }
 
     /// Group by group to what they are in, and each once, so that a circle ends.
-    async fn groups_upwards(
-        &self,
-        searcher: &mut Searcher<'_>,
-        dn: &str,
-    ) -> Result<BTreeSet<String>, Unavailable> {
-        let (mut ids, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    async fn groups_upwards(&self, searcher: &mut Searcher<'_>, dn: &str) -> Result<Groups, Unavailable> {
+        let (mut groups, mut seen) = (Groups::new(), BTreeSet::new());
         let mut level = vec![dn.to_owned()];
         for _ in 0..DEPTH_MAX {
             let mut above = Vec::new();
@@ -218,16 +213,17 @@ impl Ldap {
                 let filter = format!("(&{}(|{members}))", Self::GROUP_CLASSES);
                 for group in self.groups(searcher, &filter, "entryUUID").await? {
                     if seen.insert(group.dn.clone()) {
-                        ids.insert(group.text("entryUUID").ok_or_else(|| group.lacks("entryUUID"))?);
+                        let id = group.text("entryUUID").ok_or_else(|| group.lacks("entryUUID"))?;
+                        groups.insert(id, group.text("cn"));
                         above.push(group.dn);
                     }
                 }
             }
-            if ids.len() > GROUPS_MAX {
+            if groups.len() > GROUPS_MAX {
                 return Err(Unavailable(format!("{dn:?} is in more than {GROUPS_MAX} groups")));
             }
             if above.is_empty() {
-                return Ok(ids);
+                return Ok(groups);
             }
             level = above;
         }

@@ -141,7 +141,8 @@ impl Oidc {
             }
             Some(_) => return Err(denied("its groups are no texts")),
         };
-        Ok(Person { id, login, display_name: text("name"), groups: super::each_once(groups) })
+        let groups = groups.into_iter().map(|group| (group, None)).collect();
+        Ok(Person { id, login, display_name: text("name"), groups })
     }
 }
 

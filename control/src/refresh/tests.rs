@@ -19,7 +19,8 @@ struct Says(Option<&'static str>);
 impl Directory for Says {
     async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
         let Some(next) = self.0 else { return Ok(Found::Unknown) };
-        let person = Person { id: id.into(), login: "zoe".into(), display_name: None, groups: vec![] };
+        let person =
+            Person { id: id.into(), login: "zoe".into(), display_name: None, groups: Default::default() };
         Ok(Found::Known(Box::new(Known { person, grant: Some(next.into()) })))
     }
 
@@ -111,7 +112,8 @@ impl Directory for Slow {
         if self.is_down {
             return Err(Unavailable("down".into()));
         }
-        let person = Person { id: id.into(), login: "zoe".into(), display_name: None, groups: vec![] };
+        let person =
+            Person { id: id.into(), login: "zoe".into(), display_name: None, groups: Default::default() };
         Ok(Found::Known(Box::new(Known { person, grant: Some("next".into()) })))
     }
 

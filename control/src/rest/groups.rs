@@ -23,7 +23,11 @@ pub(super) async fn list(
     let bindings = control.objects.list::<Binding>().await?.into_iter().map(|binding| binding.spec);
     let users = users.filter(|user| caller.sees(&control, user));
     let bindings = bindings.filter(|binding| caller.sees(&control, binding));
-    Ok(Json(Groups { items: gather(users, bindings) }))
+    let mut groups = gather(users, bindings);
+    for group in &mut groups {
+        group.name = control.group_names.name(&group.principal);
+    }
+    Ok(Json(Groups { items: groups }))
 }
 
 /// By principal; names within one are sorted, too.
@@ -42,7 +46,7 @@ fn gather(users: impl Iterator<Item = User>, bindings: impl Iterator<Item = Bind
     let group = |(principal, (mut members, mut bindings)): (String, (Vec<String>, Vec<String>))| {
         members.sort_unstable();
         bindings.sort_unstable();
-        Group { principal, members, bindings }
+        Group { principal, name: None, members, bindings }
     };
     groups.into_iter().map(group).collect()
 }

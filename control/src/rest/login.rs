@@ -116,6 +116,7 @@ pub(crate) async fn come_back(
     let _writes = control.begin_write().await;
     let before = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
     let user = people::take_in(&control.objects, provider, before, &person).await?.spec;
+    control.group_names.note(&provider.name, person.named_groups());
     if user.disabled {
         return Err(Refused::unauthorized("the user is disabled in Drover"));
     }

@@ -56,6 +56,7 @@ pub(super) async fn search(
     let searched = timeout(TIMEOUT, search).await;
     let searched = searched.unwrap_or_else(|_| Err(Unavailable(format!("none within {TIMEOUT:?}")).into()));
     let Matches { users, groups } = searched.map_err(|refused| not_searched(name, &refused))?;
+    control.group_names.note(name, groups.iter().map(|group| (group.id.as_str(), group.name.as_str())));
     let more = users.len() > SHOWN_MAX || groups.len() > SHOWN_MAX;
     let users = users.into_iter().take(SHOWN_MAX).map(|user| (people::principal(name, &user.id), user));
     let groups = groups.into_iter().take(SHOWN_MAX).map(|group| (people::group(name, &group.id), group));

@@ -95,6 +95,7 @@ impl Writes for Provider {
                 format!("{left} users and bindings of it are left: delete them first, or disable it");
             return Err(Refused::of(Status::failure(409, "Conflict", message)));
         }
+        control.group_names.forget(&provider.name);
         Ok(())
     }
 }

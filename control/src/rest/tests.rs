@@ -21,6 +21,7 @@ use crate::authority::Authority;
 use crate::devices::Devices;
 use crate::enrolment::Enrolment;
 use crate::gateways::Gateways;
+use crate::group_names::GroupNames;
 use crate::issuers::Issuers;
 use crate::objects::{Objects, UserSecret};
 use crate::passwords::Passwords;
@@ -47,6 +48,7 @@ pub(crate) async fn served() -> Served {
     let signers = Signers::new(objects.clone(), authority.clone());
     let snapshots = Arc::new(Snapshots::load(&*store, signers, HOUR, Timestamp::now()).await.unwrap());
     let uses = Arc::new(Uses::load(objects.clone()).await.unwrap());
+    let group_names = GroupNames::load(objects.clone()).await.unwrap();
     let gateways =
         Gateways::load(objects.clone(), uses.clone(), HOUR, CancellationToken::new()).await.unwrap();
     let control = Arc::new(Control {
@@ -57,6 +59,7 @@ pub(crate) async fn served() -> Served {
         devices: Devices::default(),
         issuers: Issuers::default(),
         uses,
+        group_names: Arc::new(group_names),
         logins: Logins { lifetime: HOUR * 12, session: HOUR * 24 * 7 },
         console: Some("https://console.test:8443".parse().unwrap()),
         door: Some(Door { url: "https://drover.test".parse().unwrap(), ca: Some("the authority".into()) }),

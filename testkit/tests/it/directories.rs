@@ -427,6 +427,8 @@ async fn active_directory_lets_in_members_of_nested_groups_by_every_name_and_nob
     {
         assert!(who.contains(expected), "{expected}: {who}");
     }
+    let shown = installed.says(&["group", "show", "developers"]).await.unwrap();
+    assert!(shown.starts_with(&format!("Members of ad:group/{group}, 1:\n  bob@ad\n")), "{shown}");
     // As the directory has him, he stays.
     let refreshed = installed.says(&["user", "refresh", "bob@ad"]).await.unwrap();
     assert!(refreshed.contains("in 3 groups"), "{refreshed}");

@@ -29,7 +29,10 @@ async fn a_local_group_gives_its_role_to_whoever_is_put_in_until_taken_out() {
     let elsewhere = installed.says(&["group", "add", "corp:group/7", "zoe"]).await.unwrap_err().to_string();
     assert!(elsewhere.contains("corp:group/7 is a directory's"), "{elsewhere}");
     let listed = installed.says(&["group", "list"]).await.unwrap();
-    assert_eq!(cells(&listed), [["GROUP", "MEMBERS", "BINDINGS"], ["local:group/ops", "0", "1"]]);
+    assert_eq!(
+        cells(&listed),
+        [["GROUP", "NAME", "MEMBERS", "BINDINGS"], ["local:group/ops", "-", "0", "1"]]
+    );
 
     let added = installed.says(&["group", "add", "ops", "zoe", "yan"]).await.unwrap();
     assert_eq!(added, "User zoe is in local:group/ops.\nUser yan is in local:group/ops.\n");
@@ -70,6 +73,15 @@ async fn who_searches_a_directory_finds_what_to_bind_before_anybody_has_logged_i
     let bind = ["binding", "create", "--group", &found.principal, "--role", "cluster-viewer"];
     installed.says(&[bind.as_slice(), &["--cluster", "searched"]].concat()).await.unwrap();
     soon(installed.installation.login_through("corp", "bob", OpenLdap::PASSWORD)).await.unwrap();
+
+    // By the names that the directory has for them, from the search and the login.
+    let listed = installed.says(&["group", "list"]).await.unwrap();
+    let named: Vec<_> = cells(&listed).into_iter().skip(1).map(|row| row[1..].concat()).collect();
+    for row in ["everybody11", "engineering10", "developers10"] {
+        assert!(named.contains(&row.to_owned()), "{listed}");
+    }
+    let shown = installed.says(&["group", "show", "engineering"]).await.unwrap();
+    assert!(shown.starts_with("Members of corp:group/") && shown.contains("\n  bob@corp\n"), "{shown}");
 
     let bob = search("Bob B").await;
     let uuid = soon(ldap.uuid("(uid=bob)")).await.unwrap();

@@ -242,6 +242,8 @@ async fn somebody_of_github_has_the_roles_of_their_teams_and_of_those_above() {
     };
     // More than a page of organisations; her team, and the two that it is in.
     assert_eq!(groups().await, (131, 3));
+    let named = installed.says(&["group", "list"]).await.unwrap();
+    assert!(["corp/dev", "corp/everybody", "org129"].iter().all(|name| named.contains(name)), "{named}");
     let refresh = async || installed.says(&["user", "refresh", "alice@gh"]).await;
     github.limit().await.unwrap();
     let said = refresh().await.unwrap_err().to_string();
