@@ -181,6 +181,9 @@ pub struct CreateProvider {
 pub struct ChangeSecret {
     /// Of who searches; of an OpenID Provider and of GitHub, the client's secret.
     pub password: String,
+    /// As it is to be with it, from the revision that it was made from; absent: as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Object<Provider>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -137,9 +137,10 @@ impl Client {
         &self,
         name: &str,
         password: String,
+        object: Option<Object<Provider>>,
     ) -> anyhow::Result<Object<Provider>> {
         let path = PROVIDER_SECRET.replace("{key}", &encoded(name));
-        self.send("POST", &path, Some(&ChangeSecret { password }))
+        self.send("POST", &path, Some(&ChangeSecret { password, object }))
     }
 
     pub(crate) fn list<K: Kind>(&self) -> anyhow::Result<Vec<Object<K>>> {

@@ -165,18 +165,11 @@ async fn replace<K: Writes>(
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
     let Json(next) = body?;
-    let current = seen::<K>(&control, &caller, &key).await?;
-    caller.may(&control, "PUT", K::PLURAL, Some(&key), &current.object.spec.place())?;
+    let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
     K::try_to_replace(&control, &current, &next.spec).await?;
     let replaced = {
         let _writes = control.begin_write().await;
-        let current = seen::<K>(&control, &caller, &key).await?;
-        caller.may(&control, "PUT", K::PLURAL, Some(&key), &current.object.spec.place())?;
-        let found = current.object.metadata.revision;
-        if next.metadata.revision != found {
-            let expected = Expected::Revision(next.metadata.revision);
-            return Err(ObjectsError::from(StoreError::Conflict { expected, found: Some(found) }).into());
-        }
+        let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
         if next.spec.key() != key {
             return Err(Refused::of(Status::invalid(
                 "spec",
@@ -188,6 +181,23 @@ async fn replace<K: Writes>(
     let revision = replaced.metadata.revision;
     caller.wrote("replaced", &replaced.spec);
     Ok(applied(&control, revision, StatusCode::OK, replaced).await)
+}
+
+/// What the caller may replace, as it was at a revision: what was tried first is what is replaced.
+async fn replaceable<K: Writes>(
+    control: &Control,
+    caller: &Caller,
+    key: &str,
+    revision: Revision,
+) -> Result<Stored<K>, Refused> {
+    let current = seen::<K>(control, caller, key).await?;
+    caller.may(control, "PUT", K::PLURAL, Some(key), &current.object.spec.place())?;
+    let found = current.object.metadata.revision;
+    if revision == found {
+        return Ok(current);
+    }
+    let expected = Expected::Revision(revision);
+    Err(ObjectsError::from(StoreError::Conflict { expected, found: Some(found) }).into())
 }
 
 async fn delete<K: Writes>(

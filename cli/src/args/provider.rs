@@ -32,6 +32,18 @@ pub(crate) enum Provider {
         name: String,
         text: String,
     },
+    /// Say anew who may log in through one.
+    SetAccess {
+        name: String,
+        #[arg(long, value_enum)]
+        access: Access,
+        /// Principal of a user or group that may log in; repeat the flag for more. Those before are forgotten.
+        #[arg(long = "allow", value_name = "PRINCIPAL")]
+        allowed: Vec<String>,
+    },
+    /// Ask an Active Directory or LDAP server elsewhere from here on. It is tried first, with the password of who searches, which
+    /// has to be given again: what is kept is shown to no server that it was not given for.
+    SetServers(Box<SetServers>),
     /// Give one another password of who searches, or another client's secret. It is tried first.
     SetPassword {
         name: String,
@@ -91,6 +103,23 @@ pub(crate) struct AddLdap {
     /// Principal of a user or group that may log in; repeat the flag for more.
     #[arg(long = "allow", value_name = "PRINCIPAL")]
     pub allowed: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct SetServers {
+    pub name: String,
+    /// ldaps://HOST, or ldap://HOST for StartTLS; repeat the flag for more. Those before are forgotten.
+    #[arg(long = "server", required = true, value_name = "URL")]
+    pub servers: Vec<String>,
+    /// Another server, to which references are followed; repeat the flag for more. Those before are forgotten.
+    #[arg(long = "referral", value_name = "URL")]
+    pub referrals: Vec<String>,
+    /// Authority of their certificates (PEM); by default the one as before.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Read the password of who searches from the standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
 }
 
 #[derive(Args)]

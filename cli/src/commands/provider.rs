@@ -5,7 +5,7 @@ use drover_api::kinds::{self, Access, Directory, JwtRule, Keys, Object};
 use drover_api::rest::{CreateProvider, FoundPrincipal};
 
 use super::password;
-use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Output, Provider};
+use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Output, Provider, SetServers};
 use crate::client::Client;
 use crate::files;
 use crate::output::{Columns, print};
@@ -36,6 +36,13 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
             println!("Provider {name} works: what a login asks it for is there.");
             Ok(())
         }
+        Provider::SetAccess { name, access, allowed } => {
+            let mut provider = client.read::<kinds::Provider>(&name)?;
+            (provider.spec.access, provider.spec.allowed) = (access.into(), allowed);
+            let changed = client.replace(&provider)?;
+            print(output, &[changed], COLUMNS)
+        }
+        Provider::SetServers(set) => set_servers(client, *set),
         Provider::Search { name, text } => {
             let found = client.search_provider(&name, &text)?;
             print(output, &found.items, FOUND)?;
@@ -46,7 +53,7 @@ pub(super) fn run(client: &Client, command: Provider, output: Output) -> anyhow:
         }
         Provider::SetPassword { name, password_stdin } => {
             let password = password(password_stdin, &format!("Password or secret for {name}: "))?;
-            client.change_provider_secret(&name, password)?;
+            client.change_provider_secret(&name, password, None)?;
             println!("Provider {name} works with it.");
             Ok(())
         }
@@ -141,6 +148,22 @@ fn set_rules(client: &Client, name: &str, rules: Vec<JwtRule>) -> anyhow::Result
     }
     client.replace(&provider)?;
     println!("Provider {name} has new rules: JWTs that were shown before are looked at anew.");
+    Ok(())
+}
+
+fn set_servers(client: &Client, set: SetServers) -> anyhow::Result<()> {
+    let SetServers { name, servers, referrals, ca, password_stdin } = set;
+    let mut provider = client.read::<kinds::Provider>(&name)?;
+    let Directory::Ldap(ldap) = &mut provider.spec.directory else {
+        bail!("{name} is no Active Directory and no LDAP server: add another provider")
+    };
+    (ldap.servers, ldap.referrals) = (servers, referrals);
+    if let Some(ca) = ca {
+        ldap.ca = Some(files::text(&ca)?);
+    }
+    let password = password(password_stdin, &format!("Password of {}: ", ldap.bind_name))?;
+    client.change_provider_secret(&name, password, Some(provider))?;
+    println!("Provider {name} works with them.");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use drover_api::kinds::{Binding, Directory, Jwt, Keys, Kind, Object, Oidc, Provider, User};
+use drover_api::kinds::{Binding, Directory, Jwt, Keys, Kind, Ldap, Object, Oidc, Provider, User};
 use drover_api::rest::{ChangeSecret, CreateProvider, Created};
 use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::caller::Caller;
 use super::login::is_browsers;
-use super::{Writes, field, seen};
+use super::{Writes, field, replaceable, seen};
 use crate::console::away;
 use crate::objects::{ProviderSecret, Stored};
 use crate::people::{self, LOCAL, end_tokens};
@@ -47,8 +47,13 @@ impl Writes for Provider {
 
     async fn try_to_replace(control: &Control, current: &Stored<Self>, next: &Self) -> Result<(), Refused> {
         check(next)?;
+        check_stays(&current.object.spec, next)?;
         if next.directory == current.object.spec.directory {
             return Ok(());
+        }
+        if is_elsewhere(&current.object.spec.directory, &next.directory) {
+            let message = "decides who gets the password that is kept: give it along, to .../secret";
+            return Err(Refused::of(Status::invalid("spec.directory", message)));
         }
         let password = current.secret.as_ref().map(|secret| secret.password.as_str()).unwrap_or_default();
         try_out(control, next, password).await
@@ -128,9 +133,21 @@ pub(super) async fn change_secret(
     body: Result<Json<ChangeSecret>, JsonRejection>,
 ) -> Result<Json<Object<Provider>>, Refused> {
     let caller = Caller::of(&control, &headers).await?;
-    let Json(ChangeSecret { password }) = body?;
-    let tried = seen::<Provider>(&control, &caller, &key).await?.object;
-    caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
+    let Json(ChangeSecret { password, object }) = body?;
+    let tried = match object {
+        None => {
+            let current = seen::<Provider>(&control, &caller, &key).await?.object;
+            caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
+            current
+        }
+        Some(next) => {
+            let current =
+                replaceable::<Provider>(&control, &caller, &key, next.metadata.revision).await?.object;
+            check(&next.spec)?;
+            check_stays(&current.spec, &next.spec)?;
+            next
+        }
+    };
     try_out(&control, &tried.spec, &password).await?;
     let object = {
         let _writes = control.begin_write().await;
@@ -140,6 +157,43 @@ pub(super) async fn change_secret(
     };
     caller.wrote("given another secret", &object.spec);
     Ok(Json(object))
+}
+
+/// What tells a provider's ids from another's does not change: they would be somebody else's.
+fn check_stays(current: &Provider, next: &Provider) -> Result<(), Refused> {
+    let stays = match (&current.directory, &next.directory) {
+        (Directory::Github(current), Directory::Github(next)) => current.server == next.server,
+        (Directory::Oidc(current), Directory::Oidc(next)) => current.issuer == next.issuer,
+        (Directory::Jwt(_), Directory::Jwt(_)) | (Directory::Ldap(_), Directory::Ldap(_)) => true,
+        _ => false,
+    };
+    if current.name != next.name {
+        return Err(Refused::of(Status::invalid("spec.name", "does not change")));
+    }
+    if !stays {
+        let message = "has other users, whose ids may be the same: add another provider";
+        return Err(Refused::of(Status::invalid("spec.directory", message)));
+    }
+    Ok(())
+}
+
+/// Whether the secret of one would be shown to others, or for another client, if it were kept for the next.
+fn is_elsewhere(current: &Directory, next: &Directory) -> bool {
+    match (current, next) {
+        (Directory::Github(current), Directory::Github(next)) => {
+            (&current.ca, &current.client_id) != (&next.ca, &next.client_id)
+        }
+        (Directory::Ldap(current), Directory::Ldap(next)) => {
+            let Ldap { servers, referrals, ca, bind_name, .. } = current;
+            (servers, referrals, ca, bind_name) != (&next.servers, &next.referrals, &next.ca, &next.bind_name)
+        }
+        (Directory::Oidc(current), Directory::Oidc(next)) => {
+            (&current.ca, &current.client_id) != (&next.ca, &next.client_id)
+        }
+        // Those have none.
+        (Directory::Jwt(_), Directory::Jwt(_)) => false,
+        _ => true,
+    }
 }
 
 /// Users and bindings that another directory of that name would get.

@@ -205,6 +205,20 @@ async fn a_password_of_who_searches_is_changed_once_it_works() {
     assert!(refused.contains("the directory does not answer"), "{refused}");
     set("changed-there").await.unwrap();
     assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
+
+    // Elsewhere only with it: by another name of the same server.
+    let server = format!("ldaps://localhost:{}", ldap.tls_port);
+    let move_to = async |password: &str| {
+        let mut set = installed.admin.drover(["provider", "set-servers", "corp", "--server", &server]);
+        soon(output_of(set.arg("--password-stdin"), password)).await
+    };
+    let refused = move_to("guessed").await.unwrap_err().to_string();
+    assert!(refused.contains("is not let in"), "{refused}");
+    let servers = async || installed.says(&["provider", "list"]).await.unwrap();
+    assert!(!servers().await.contains(&server));
+    move_to("changed-there").await.unwrap();
+    assert!(servers().await.contains(&server));
+    assert!(login(&installed, "bob", OpenLdap::PASSWORD).await.is_ok());
 }
 
 #[tokio::test]

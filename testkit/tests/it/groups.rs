@@ -72,7 +72,15 @@ async fn who_searches_a_directory_finds_what_to_bind_before_anybody_has_logged_i
     assert_eq!(found.dn, Some(format!("cn=everybody,{}", OpenLdap::GROUPS)));
     let bind = ["binding", "create", "--group", &found.principal, "--role", "cluster-viewer"];
     installed.says(&[bind.as_slice(), &["--cluster", "searched"]].concat()).await.unwrap();
-    soon(installed.installation.login_through("corp", "bob", OpenLdap::PASSWORD)).await.unwrap();
+    let login = async || soon(installed.installation.login_through("corp", "bob", OpenLdap::PASSWORD)).await;
+    login().await.unwrap();
+    // Or be let in without a role, and only so.
+    let set = ["provider", "set-access", "corp", "--access", "required"];
+    installed.says(&set).await.unwrap();
+    let refused = login().await.err().unwrap().to_string();
+    assert!(refused.contains("not among those whom the provider lets in"), "{refused}");
+    installed.says(&[set.as_slice(), &["--allow", &found.principal]].concat()).await.unwrap();
+    login().await.unwrap();
 
     // By the names that the directory has for them, from the search and the login.
     let listed = installed.says(&["group", "list"]).await.unwrap();

@@ -1,6 +1,7 @@
-use drover_api::kinds::Domain;
+use drover_api::kinds::{Domain, Provider};
 use serde_json::{Value, json};
 
+use crate::objects::ProviderSecret;
 use crate::rest::tests::served;
 
 #[tokio::test]
@@ -61,4 +62,83 @@ async fn a_provider_that_cannot_be_one_is_refused_before_anybody_is_asked() {
         let expected = json!(field.trim_end_matches('.'));
         assert_eq!((code, &answer["details"]["causes"][0]["field"]), (422, &expected), "{spec}: {answer}");
     }
+}
+
+/// Whoever manages providers is not thereby given their passwords: what was kept for one server is not shown to another.
+#[tokio::test]
+async fn regression_a_password_that_is_kept_goes_to_no_other_server() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", Domain::Global)]).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let here = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let providers = [
+        (
+            "ldap",
+            json!({ "servers": ["ldaps://d.invalid"], "bind_name": "cn=d", "user_base": "dc=test" }),
+            json!({
+                "servers": [format!("ldaps://{here}")],
+                "referrals": [format!("ldaps://{here}")],
+                "ca": "an authority",
+                "bind_name": "cn=e",
+            }),
+            json!({}),
+        ),
+        (
+            "oidc",
+            json!({ "issuer": "https://id.invalid", "client_id": "drover" }),
+            json!({ "client_id": "another", "ca": "an authority" }),
+            json!({ "issuer": format!("https://{here}") }),
+        ),
+        (
+            "github",
+            json!({ "client_id": "drover" }),
+            json!({ "client_id": "another", "ca": "an authority" }),
+            json!({ "server": format!("https://{here}") }),
+        ),
+    ];
+    for (kind, directory, elsewhere, others) in providers {
+        let spec = json!({ "name": kind, "directory": { kind: directory } });
+        let spec: Provider = serde_json::from_value(spec).unwrap();
+        let secret = ProviderSecret { password: "kept".into() };
+        served.control.objects.create(&spec, Some(&secret)).await.unwrap();
+        let path = format!("/v1/providers/{kind}");
+        let (_, object) = served.ask(&admin, "GET", &path, None).await;
+        let changed = |(field, value): (&String, &Value)| {
+            let mut next = object.clone();
+            next["spec"]["directory"][kind][field] = value.clone();
+            next
+        };
+        for next in elsewhere.as_object().unwrap().iter().map(changed) {
+            let (code, answer) = served.ask(&admin, "PUT", &path, Some(next)).await;
+            let message = answer["message"].as_str().unwrap();
+            assert!(code == 422 && message.contains("give it along"), "{kind}: {answer}");
+        }
+        let jwt = json!({ "jwt": { "issuer": "https://ci.test", "audience": "drover", "rules": [{ "name": "a", "claims": { "sub": "a" } }] } });
+        let mut another = object.clone();
+        another["spec"]["directory"] = jwt;
+        let others = others.as_object().unwrap().iter().map(changed);
+        for next in others.chain([another]) {
+            let with_password = json!({ "password": "another", "object": next.clone() });
+            let secret = format!("{path}/secret");
+            for (method, path, body) in [("PUT", &path, next), ("POST", &secret, with_password)] {
+                let (code, answer) = served.ask(&admin, method, path, Some(body.clone())).await;
+                let message = answer["message"].as_str().unwrap();
+                assert!(code == 422 && message.contains("add another provider"), "{body}: {answer}");
+            }
+        }
+        // Of a revision that is not the one that is there, and of another name.
+        for (pointer, value, expected) in
+            [("/metadata/revision", json!(1), 409), ("/spec/name", json!("ldap-2"), 422)]
+        {
+            let mut next = object.clone();
+            *next.pointer_mut(pointer).unwrap() = value;
+            let body = json!({ "password": "another", "object": next });
+            let (code, answer) = served.ask(&admin, "POST", &format!("{path}/secret"), Some(body)).await;
+            assert_eq!(code, expected, "{pointer}: {answer}");
+        }
+        let kept = served.control.objects.get::<Provider>(kind).await.unwrap().unwrap();
+        assert_eq!((&kept.object.spec, &*kept.secret.unwrap().password), (&spec, "kept"));
+    }
+    assert!(listener.accept().is_err(), "nobody was asked");
 }
