@@ -1,5 +1,7 @@
 //! Who holds which role, where.
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use drover_api::kinds::{self, Cluster, Domain, Object, User};
 use drover_api::rest;
@@ -9,16 +11,15 @@ use crate::args::{Binding, CreateBinding, Output};
 use crate::client::Client;
 use crate::output::{Columns, print};
 
-pub(super) const COLUMNS: Columns<Object<kinds::Binding>> =
-    (&["NAME", "PRINCIPAL", "ROLE", "WHERE", "EXPIRES"], row);
+const COLUMNS: Columns<Vec<String>> = (&["NAME", "WHO", "PRINCIPAL", "ROLE", "WHERE", "EXPIRES"], Vec::clone);
 
 pub(super) fn run(client: &Client, command: Binding, output: Output) -> anyhow::Result<()> {
     match command {
         Binding::Create(create) => {
             let created = client.create::<kinds::Binding>(&resolved(client, create)?)?;
-            print(output, &[created.object], COLUMNS)
+            show(client, &[created.object], output)
         }
-        Binding::List => print(output, &client.list::<kinds::Binding>()?, COLUMNS),
+        Binding::List => show(client, &client.list::<kinds::Binding>()?, output),
         Binding::Delete { name } => {
             client.delete::<kinds::Binding>(&name)?;
             println!("Binding {name} deleted.");
@@ -46,13 +47,44 @@ fn resolved(client: &Client, create: CreateBinding) -> anyhow::Result<rest::Crea
     Ok(rest::CreateBinding { name, principal, role, domain, expires_at: None })
 }
 
-fn row(binding: &Object<kinds::Binding>) -> Vec<String> {
-    let kinds::Binding { name, principal, role, domain, expires_at } = &binding.spec;
+/// In a table with names for what rules know by ids, as far as the caller sees it.
+pub(super) fn show(
+    client: &Client,
+    bindings: &[Object<kinds::Binding>],
+    output: Output,
+) -> anyhow::Result<()> {
+    if output != Output::Table {
+        return print(output, bindings, (&[], |_| Vec::new()));
+    }
+    let (mut principals, mut clusters) = (HashMap::new(), HashMap::new());
+    for User { principal, name, .. } in client.list::<User>()?.into_iter().map(|user| user.spec) {
+        principals.insert(principal, name);
+    }
+    for group in client.groups()? {
+        principals.extend(group.name.map(|name| (group.principal, name)));
+    }
+    for Cluster { id, name, .. } in client.list::<Cluster>()?.into_iter().map(|cluster| cluster.spec) {
+        clusters.insert(id, name);
+    }
+    let rows: Vec<_> = bindings.iter().map(|binding| row(&binding.spec, &principals, &clusters)).collect();
+    print(output, &rows, COLUMNS)
+}
+
+/// With the names of principals, and those of clusters by their ids.
+fn row(
+    binding: &kinds::Binding,
+    principals: &HashMap<String, String>,
+    clusters: &HashMap<String, String>,
+) -> Vec<String> {
+    let kinds::Binding { name, principal, role, domain, expires_at } = binding;
+    let named = |id: &String| clusters.get(id).unwrap_or(id).clone();
     let place = match domain {
-        Domain::Cluster(cluster) => cluster.clone(),
+        Domain::Cluster(cluster) => named(cluster),
         Domain::Global => "everywhere".to_owned(),
-        Domain::Project { cluster, project } => format!("{cluster}, project {project}"),
+        Domain::Project { cluster, project } => format!("{}, project {project}", named(cluster)),
     };
+    let of_group = principal.strip_prefix("local:group/");
+    let who = principals.get(principal).map(String::as_str).or(of_group).unwrap_or("-");
     let expires = expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-    vec![name.clone(), principal.clone(), role.clone(), place, expires]
+    vec![name.clone(), who.to_owned(), principal.clone(), role.clone(), place, expires]
 }

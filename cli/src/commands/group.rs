@@ -37,7 +37,7 @@ fn show(client: &Client, name: &str, output: Output) -> anyhow::Result<()> {
     println!();
     let mut bindings = client.list::<Binding>()?;
     bindings.retain(|binding| group.bindings.contains(&binding.spec.name));
-    print(output, &bindings, binding::COLUMNS)
+    binding::show(client, &bindings, output)
 }
 
 /// The one group that a name or a principal is of.

@@ -38,7 +38,8 @@ async fn a_local_group_gives_its_role_to_whoever_is_put_in_until_taken_out() {
     assert_eq!(added, "User zoe is in local:group/ops.\nUser yan is in local:group/ops.\n");
     let shown = installed.says(&["group", "show", "ops"]).await.unwrap();
     assert!(shown.starts_with("Members of local:group/ops, 2:\n  yan\n  zoe\n"), "{shown}");
-    assert!(shown.contains("ops-view"), "{shown}");
+    let binding = "ops-view   ops   local:group/ops   cluster-viewer   grouped   never";
+    assert!(shown.ends_with(&format!("{binding}\n")), "{shown}");
     let [zoe, yan] = people.as_slice() else { panic!("two people") };
     let mut watches = [watch(zoe, "grouped").await, watch(yan, "grouped").await];
 
@@ -74,6 +75,9 @@ async fn who_searches_a_directory_finds_what_to_bind_before_anybody_has_logged_i
     installed.says(&[bind.as_slice(), &["--cluster", "searched"]].concat()).await.unwrap();
     let login = async || soon(installed.installation.login_through("corp", "bob", OpenLdap::PASSWORD)).await;
     login().await.unwrap();
+    let bindings = installed.says(&["binding", "list"]).await.unwrap();
+    let of_everybody = cells(&bindings).into_iter().find(|row| row[2] == found.principal).unwrap();
+    assert_eq!((of_everybody[1], of_everybody[4]), ("everybody", "searched"), "{bindings}");
     // Or be let in without a role, and only so.
     let set = ["provider", "set-access", "corp", "--access", "required"];
     installed.says(&set).await.unwrap();
