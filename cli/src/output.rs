@@ -17,10 +17,25 @@ pub(crate) fn print<T: Serialize>(
         Output::Yaml => print!("{}", serde_yaml_ng::to_string(objects)?),
         Output::Table => {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            print!("{}", table(std::iter::once(names).chain(objects.iter().map(row)).collect()));
+            let cells = |object| row(object).iter().map(|cell| plain(cell).replace('\n', " ")).collect();
+            print!("{}", table(std::iter::once(names).chain(objects.iter().map(cells)).collect()));
         }
     }
     Ok(())
+}
+
+/// Without what a terminal obeys: others name what is shown, in directories and clusters.
+pub(crate) fn plain(text: &str) -> String {
+    let obeyed = |letter: char| {
+        letter.is_control() && letter != '\n'
+            // What turns the direction of writing round (Unicode UAX #9).
+            || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if obeyed(letter) { plain.extend(letter.escape_unicode()) } else { plain.push(letter) }
+    }
+    plain
 }
 
 /// Columns as wide as their widest cell, three spaces apart.
@@ -40,6 +55,20 @@ fn table(rows: Vec<Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regression_nobody_who_names_something_commands_the_terminal() {
+        for (text, shown) in [
+            ("zoe", "zoe"),
+            ("Zoë Ω 王 🦀", "Zoë Ω 王 🦀"),
+            ("\u{1b}[2J\u{7}", "\\u{1b}[2J\\u{7}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("a\r\tb\nc", "a\\u{d}\\u{9}b\nc"),
+            ("\u{202e}nimda", "\\u{202e}nimda"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
+    }
 
     #[test]
     fn columns_line_up() {
