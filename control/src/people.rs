@@ -1,6 +1,6 @@
 //! Users whom a directory knows: they come with their first login, and their groups follow the directory.
 
-use drover_api::kinds::{Access, Binding, Kind, Object, Provider, Token, User};
+use drover_api::kinds::{Access, Binding, Object, Provider, Token, User};
 use drover_api::snapshot::{RESERVED_PREFIXES, USER_GROUPS_MAX};
 use drover_api::token::{self, TokenId};
 use drover_policy::Principal;
@@ -9,6 +9,8 @@ use tracing::info;
 
 use crate::objects::{Grant, GrantSecret, Objects, ObjectsError, UserName};
 use crate::providers::Person;
+use crate::routes::Control;
+use crate::snapshots::State;
 
 const DISPLAY_NAME_BYTES_MAX: usize = 256;
 const LOGIN_BYTES_MAX: usize = 64;
@@ -48,11 +50,12 @@ pub(crate) fn group(provider: &str, id: &str) -> String {
 
 /// The person's user as the directory has it now; made where it is new. Whoever calls it holds the lock of all writes.
 pub(crate) async fn take_in(
-    objects: &Objects,
+    control: &Control,
     provider: &Provider,
     known: Option<Object<User>>,
     person: &Person,
 ) -> Result<Object<User>, NotTaken> {
+    let objects = &control.objects;
     let groups: Vec<_> = person.groups.keys().map(|id| group(&provider.name, id)).collect();
     if groups.len() > USER_GROUPS_MAX {
         return Err(NotTaken::TooManyGroups(person.login.clone()));
@@ -64,7 +67,7 @@ pub(crate) async fn take_in(
     {
         return Err(NotTaken::Id(unsound.clone()));
     }
-    if !is_let_in(objects, provider, &principal, &groups).await? {
+    if !is_let_in(control, provider, &principal, &groups).await? {
         return Err(NotTaken::Access(person.login.clone()));
     }
     let shown = |name: &String| name.len() <= DISPLAY_NAME_BYTES_MAX && !name.chars().any(char::is_control);
@@ -86,15 +89,22 @@ pub(crate) async fn take_in(
 
 /// Deletes the tokens that are meant; their ids. Whoever calls it holds the lock of all writes.
 pub(crate) async fn end_tokens(
-    objects: &Objects,
+    control: &Control,
     is_meant: impl Fn(&Token) -> bool,
 ) -> Result<Vec<TokenId>, ObjectsError> {
-    let mut ended = Vec::new();
-    for token in objects.list::<Token>().await? {
-        if is_meant(&token.spec) {
-            objects.delete::<Token>(token.spec.key(), token.metadata.revision).await?;
-            ended.push(token.spec.id);
+    let published = control.whole_state().map(|state| state.tokens(&is_meant));
+    let meant = match published {
+        Some(meant) => meant,
+        None => {
+            let tokens = control.objects.list::<Token>().await?.into_iter();
+            let meant = tokens.filter(|token| is_meant(&token.spec));
+            meant.map(|token| (token.spec.id, token.metadata.revision)).collect()
         }
+    };
+    let mut ended = Vec::new();
+    for (id, revision) in meant {
+        control.objects.delete::<Token>(id.as_str(), revision).await?;
+        ended.push(id);
     }
     Ok(ended)
 }
@@ -124,8 +134,9 @@ pub(crate) async fn keep_grant(
 }
 
 /// Ends what a person may do whom the directory lets in no more. The user stays: its principal and name are its own.
-pub(crate) async fn log_out(objects: &Objects, user: &Object<User>) -> Result<(), ObjectsError> {
-    end_tokens(objects, |token| token.user == user.spec.principal).await?;
+pub(crate) async fn log_out(control: &Control, user: &Object<User>) -> Result<(), ObjectsError> {
+    let objects = &control.objects;
+    end_tokens(control, |token| token.user == user.spec.principal).await?;
     if let Some(grant) = objects.get::<Grant>(&user.spec.principal).await? {
         objects.delete::<Grant>(&user.spec.principal, grant.object.metadata.revision).await?;
     }
@@ -138,7 +149,7 @@ pub(crate) async fn log_out(objects: &Objects, user: &Object<User>) -> Result<()
 }
 
 async fn is_let_in(
-    objects: &Objects,
+    control: &Control,
     provider: &Provider,
     principal: &str,
     groups: &[String],
@@ -150,7 +161,17 @@ async fn is_let_in(
         Access::Required => listed,
         Access::Restricted if listed => true,
         Access::Restricted => {
-            objects.list::<Binding>().await?.iter().any(|binding| is_theirs(&binding.spec.principal))
+            let bound = |state: &State| {
+                groups.iter().map(String::as_str).chain([principal]).any(|name| state.bindings_of(name) > 0)
+            };
+            let published = control.whole_state().map(|state| bound(&state));
+            match published {
+                Some(is_bound) => is_bound,
+                None => {
+                    let bindings = control.objects.list::<Binding>().await?;
+                    bindings.iter().any(|binding| is_theirs(&binding.spec.principal))
+                }
+            }
         }
     })
 }
@@ -223,7 +244,9 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn each_access_mode_lets_in_whom_it_says() {
-        let objects = served().await.control.objects.clone();
+        let served = served().await;
+        let control = &served.control;
+        let objects = &control.objects;
         for (name, principal) in [("zoe", "corp:user/1"), ("ops", "corp:group/ops")] {
             let binding = Binding {
                 name: name.into(),
@@ -251,17 +274,56 @@ pub(crate) mod tests {
             for (person, expected) in [&bound, &by_group, &listed, &nobody].into_iter().zip(expected) {
                 let principal = principal("corp", &person.id);
                 let groups: Vec<_> = person.groups.keys().map(|id| group("corp", id)).collect();
-                let said = is_let_in(&objects, &provider, &principal, &groups).await.unwrap();
+                let said = is_let_in(control, &provider, &principal, &groups).await.unwrap();
                 assert_eq!(said, expected, "{access:?} {allowed:?} {}", person.login);
             }
         }
     }
 
+    /// Gateways would not take up what is written, so it is not published; but it is there.
+    #[tokio::test]
+    async fn what_is_held_back_counts_and_ends_as_what_is_published() {
+        let served = served().await;
+        let control = &served.control;
+        served.user("zoe", &[]).await;
+        let zoes = |token: &Token| token.user == "local:user/zoe";
+        let first = control.objects.list::<Token>().await.unwrap().remove(0).spec;
+        let of = |user: &str| {
+            let made = token::generate();
+            Token {
+                id: made.id,
+                hash: made.hash,
+                proof_key: made.proof_key,
+                user: user.into(),
+                ..first.clone()
+            }
+        };
+        control.objects.create(&of("local:user/nobody"), None).await.unwrap();
+        control.objects.create(&of("local:user/zoe"), None).await.unwrap();
+        let binding = Binding {
+            name: "ops".into(),
+            principal: "corp:group/ops".into(),
+            role: "cluster-viewer".into(),
+            domain: Domain::Cluster("c-1".into()),
+            expires_at: None,
+        };
+        control.objects.create(&binding, None).await.unwrap();
+        assert!(control.whole_state().is_none());
+        let restricted = provider(Access::Restricted, &[]);
+        for (group, expected) in [("ops", true), ("dev", false)] {
+            let said = is_let_in(control, &restricted, "corp:user/1", &[super::group("corp", group)]).await;
+            assert_eq!(said.unwrap(), expected, "{group}");
+        }
+        assert_eq!(end_tokens(control, zoes).await.unwrap().len(), 2);
+        assert_eq!(control.objects.list::<Token>().await.unwrap().len(), 1);
+    }
+
     #[tokio::test]
     async fn nobody_gets_anothers_name_and_nothing_unsound_becomes_a_user() {
-        let objects = served().await.control.objects.clone();
+        let served = served().await;
+        let objects = &served.control.objects;
         let provider = provider(Access::Unrestricted, &[]);
-        let take_in = async |known, person: &Person| take_in(&objects, &provider, known, person).await;
+        let take_in = async |known, person: &Person| take_in(&served.control, &provider, known, person).await;
         let first = take_in(None, &person("1", "zoe", &["a"])).await.unwrap();
         assert_eq!((first.spec.name.as_str(), first.spec.principal.as_str()), ("zoe@corp", "corp:user/1"));
         assert_eq!(first.spec.groups, ["corp:group/a"]);

@@ -220,11 +220,11 @@ async fn apply(
             return Ok(true);
         }
         Said::Gone(_) => {
-            people::log_out(&control.objects, &user).await?;
+            people::log_out(control, &user).await?;
             return Ok(false);
         }
     };
-    match people::take_in(&control.objects, provider, Some(user.clone()), person).await {
+    match people::take_in(control, provider, Some(user.clone()), person).await {
         Ok(_) => {
             control.group_names.note(&provider.name, person.named_groups());
             Ok(true)
@@ -232,7 +232,7 @@ async fn apply(
         Err(NotTaken::Objects(error)) => Err(error.into()),
         Err(refused) => {
             info!(user = name, %refused, "the provider lets a user in no more");
-            people::log_out(&control.objects, &user).await?;
+            people::log_out(control, &user).await?;
             Ok(false)
         }
     }

@@ -20,11 +20,13 @@ use crate::signer::Signers;
 use crate::store::{Change, Revision, Store, Watch};
 
 mod around;
+mod index;
 mod signatures;
 mod state;
 
 use around::Around;
-use state::{Freshness, State};
+use state::Freshness;
+pub(crate) use state::State;
 
 /// How long to wait after the store failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! Who calls, and what they may do.
 
+use std::sync::RwLockReadGuard;
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
@@ -16,6 +17,7 @@ use tracing::info;
 use crate::authorizer::{Asked, NotAllowed};
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
+use crate::snapshots::State;
 
 /// How long a request waits for what was written before it to be published.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -127,6 +129,13 @@ impl Caller {
 }
 
 impl Control {
+    /// What is published, where that is all that was written; else only the store has it.
+    pub(crate) fn whole_state(&self) -> Option<RwLockReadGuard<'_, State>> {
+        let written = *self.objects.store().revision().borrow();
+        let state = self.snapshots.state();
+        state.reaches(written).then_some(state)
+    }
+
     /// Holds off all other writes, and decides by what the last one left.
     pub(crate) async fn begin_write(&self) -> MutexGuard<'_, ()> {
         let writes = self.writes.lock().await;

@@ -124,7 +124,7 @@ async fn keep(
     };
     let person = jwt::person(&known.identity);
     let before = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
-    let user = people::take_in(&control.objects, &provider, before, &person).await?.spec;
+    let user = people::take_in(control, &provider, before, &person).await?.spec;
     if user.disabled {
         return Err(Refused::unauthorized("the user is disabled in Drover"));
     }

@@ -115,7 +115,7 @@ pub(crate) async fn come_back(
     let Known { person, grant } = known;
     let _writes = control.begin_write().await;
     let before = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
-    let user = people::take_in(&control.objects, provider, before, &person).await?.spec;
+    let user = people::take_in(control, provider, before, &person).await?.spec;
     control.group_names.note(&provider.name, person.named_groups());
     if user.disabled {
         return Err(Refused::unauthorized("the user is disabled in Drover"));

@@ -79,7 +79,7 @@ pub(super) async fn change(
             let logged_in = token.kind == TokenKind::Login && token.user == user.spec.principal;
             logged_in && token.id != caller.token.spec.id
         };
-        end_tokens(&control.objects, other_logins).await?;
+        end_tokens(&control, other_logins).await?;
         object
     };
     caller.wrote("password changed", &object.spec);

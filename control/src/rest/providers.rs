@@ -108,7 +108,7 @@ impl Writes for Provider {
 /// Ends what an issuer's JWTs may do: those that hold by what it is next are known again from their next use on.
 async fn end_jwts(control: &Control, issuer: &Provider) -> Result<(), Refused> {
     let prefix = format!("{}:", issuer.name);
-    end_tokens(&control.objects, |token| token.user.starts_with(&prefix)).await?;
+    end_tokens(control, |token| token.user.starts_with(&prefix)).await?;
     Ok(())
 }
 

@@ -44,7 +44,7 @@ async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refu
         return Err(forbidden("only the token of a login is renewed: drover token create makes others"));
     };
     if session.renewed {
-        let ended = end_tokens(&control.objects, |other| is_of(other, session)).await?;
+        let ended = end_tokens(control, |other| is_of(other, session)).await?;
         warn!(
             user = user.name,
             tokens = ended.len(),
@@ -77,7 +77,7 @@ pub(crate) async fn end_others(control: &Control, token: &Token) -> Result<(), O
     let Some(session) = &token.session else { return Ok(()) };
     // Of one that was never renewed there are none.
     if session.renewed || session.id != token.id {
-        end_tokens(&control.objects, |other| is_of(other, session) && other.id != token.id).await?;
+        end_tokens(control, |other| is_of(other, session) && other.id != token.id).await?;
     }
     Ok(())
 }

@@ -178,7 +178,7 @@ pub(super) async fn revoke_all(
     }
     let ended = {
         let _writes = control.begin_write().await;
-        end_tokens(&control.objects, |token| token.user == user.principal).await?
+        end_tokens(&control, |token| token.user == user.principal).await?
     };
     let tokens = ended.iter().map(ToString::to_string).collect();
     caller.wrote("all tokens revoked", &user);

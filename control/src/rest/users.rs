@@ -74,7 +74,7 @@ impl Writes for User {
             let gone = UserName { name: user.name.clone(), principal: user.principal.clone() };
             control.objects.create(&gone, None).await?;
         }
-        end_tokens(&control.objects, |token| token.user == user.principal).await?;
+        end_tokens(control, |token| token.user == user.principal).await?;
         for binding in control.objects.list::<Binding>().await? {
             if binding.spec.principal == user.principal {
                 control.objects.delete::<Binding>(binding.spec.key(), binding.metadata.revision).await?;

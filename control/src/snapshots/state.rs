@@ -12,6 +12,7 @@ use drover_api::token::TokenId;
 use jiff::Timestamp;
 
 use super::around::Around;
+use super::index::Index;
 use super::signatures::Signatures;
 use crate::objects::{Kept, ObjectsError, object};
 use crate::store::{Change, Revision};
@@ -43,6 +44,7 @@ pub(crate) struct State {
     tokens: Latest<Token>,
     roles: Latest<Role>,
     bindings: Latest<Binding>,
+    index: Index,
     pub(super) signatures: Signatures,
     /// Of the state when it was last made whole.
     pub(super) around: Arc<Around>,
@@ -70,11 +72,13 @@ impl State {
             Change::Deleted { kind, .. } => kind.as_str(),
         };
         match kind {
-            Cluster::KIND => take_in(&mut self.clusters, change),
-            User::KIND => take_in(&mut self.users, change),
-            Token::KIND => take_in(&mut self.tokens, change),
-            Role::KIND => take_in(&mut self.roles, change),
-            Binding::KIND => take_in(&mut self.bindings, change),
+            Cluster::KIND => take_in(&mut self.clusters, change, |_, _| {}),
+            User::KIND => take_in(&mut self.users, change, |before, after| self.index.user(before, after)),
+            Token::KIND => take_in(&mut self.tokens, change, |before, after| self.index.token(before, after)),
+            Role::KIND => take_in(&mut self.roles, change, |_, _| {}),
+            Binding::KIND => {
+                take_in(&mut self.bindings, change, |before, after| self.index.binding(before, after))
+            }
             _other => Ok(()),
         }
     }
@@ -145,8 +149,24 @@ impl State {
     }
 
     pub(crate) fn tokens_of(&self, principal: &str) -> usize {
-        let tokens = self.tokens.objects.values().filter_map(|(_, spec)| spec.as_ref());
-        tokens.filter(|token| token.user == principal).count()
+        self.index.tokens(principal)
+    }
+
+    pub(crate) fn bindings_of(&self, principal: &str) -> usize {
+        self.index.bindings(principal)
+    }
+
+    /// Those that are meant, each with its revision.
+    pub(crate) fn tokens(&self, is_meant: impl Fn(&Token) -> bool) -> Vec<(TokenId, Revision)> {
+        let tokens =
+            self.tokens.objects.values().filter_map(|(metadata, spec)| Some((metadata, spec.as_ref()?)));
+        let meant = tokens.filter(|(_, token)| is_meant(token));
+        meant.map(|(metadata, token)| (token.id.clone(), metadata.revision)).collect()
+    }
+
+    /// Whether it has all that was written up to a revision.
+    pub(crate) fn reaches(&self, revision: Revision) -> bool {
+        self.revision >= revision
     }
 
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
@@ -154,9 +174,7 @@ impl State {
     }
 
     pub(crate) fn user(&self, principal: &str) -> Option<Object<User>> {
-        let mut users = self.users.objects.values();
-        let is = |spec: &Option<User>| spec.as_ref().is_some_and(|user| user.principal == principal);
-        let (metadata, spec) = users.find(|(_, spec)| is(spec))?;
+        let (metadata, spec) = self.users.objects.get(self.index.name(principal)?)?;
         Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
     }
 
@@ -252,7 +270,12 @@ fn forget<K>(latest: &mut Latest<K>, last: Revision) {
     });
 }
 
-fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), ObjectsError> {
+/// Takes in a change, and tells what was there before and is after it.
+fn take_in<K: Kept>(
+    latest: &mut Latest<K>,
+    change: Change,
+    tell: impl FnOnce(Option<&K>, Option<&K>),
+) -> Result<(), ObjectsError> {
     let known = match &change {
         Change::Put(record) => latest.objects.get(&record.key),
         Change::Deleted { key, .. } => latest.objects.get(key),
@@ -270,6 +293,7 @@ fn take_in<K: Kept>(latest: &mut Latest<K>, change: Change) -> Result<(), Object
             (key, Metadata { revision, created_at: Timestamp::UNIX_EPOCH }, None)
         }
     };
+    tell(known.and_then(|(_, before)| before.as_ref()), spec.as_ref());
     latest.keys.insert(metadata.revision, key.clone());
     if let Some((before, _)) = latest.objects.insert(key, (metadata, spec)) {
         latest.keys.remove(&before.revision);
@@ -296,6 +320,83 @@ fn since<K: Kind>(latest: &Latest<K>, from: Revision) -> Changes<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn record<K: Kind + serde::Serialize>(spec: &K, revision: Revision) -> Change {
+        let value =
+            crate::store::Value { format: K::FORMAT, spec: serde_json::to_vec(spec).unwrap(), secret: None };
+        Change::Put(crate::store::Record {
+            kind: K::KIND.to_owned(),
+            key: spec.key().to_owned(),
+            revision,
+            created_at: Timestamp::UNIX_EPOCH,
+            value,
+        })
+    }
+
+    /// In any order, and told twice, as a watch may tell it.
+    #[test]
+    fn what_there_is_of_a_principal_is_what_looking_through_all_finds() {
+        let user = |name: &str, principal: &str| User {
+            principal: format!("corp:user/{principal}"),
+            name: name.to_owned(),
+            display_name: None,
+            groups: Vec::new(),
+            disabled: false,
+        };
+        let binding = |name: &str, principal: &str| Binding {
+            name: name.to_owned(),
+            principal: format!("corp:user/{principal}"),
+            role: "admin".into(),
+            domain: drover_api::kinds::Domain::Global,
+            expires_at: None,
+        };
+        let made = drover_api::token::generate();
+        let token = |principal: &str| Token {
+            id: made.id.clone(),
+            hash: made.hash,
+            proof_key: made.proof_key,
+            user: format!("corp:user/{principal}"),
+            kind: drover_api::kinds::TokenKind::Bot,
+            scope: drover_api::kinds::TokenScope::All,
+            expires_at: Timestamp::MAX,
+            idle_s: None,
+            session: None,
+        };
+        let gone = |kind: &str, key: &str, revision| Change::Deleted {
+            kind: kind.into(),
+            key: key.into(),
+            revision,
+        };
+        let id = made.id.as_str();
+        let mut state = State::known_since(0);
+        for (change, expected) in [
+            (record(&user("zoe", "1"), 1), ["1:zoe 0 0", "2:- 0 0"]),
+            (record(&token("1"), 2), ["1:zoe 1 0", "2:- 0 0"]),
+            (record(&token("1"), 3), ["1:zoe 1 0", "2:- 0 0"]),
+            (record(&binding("a", "1"), 4), ["1:zoe 1 1", "2:- 0 0"]),
+            (record(&binding("b", "1"), 5), ["1:zoe 1 2", "2:- 0 0"]),
+            // An older one that comes late.
+            (record(&binding("b", "2"), 5), ["1:zoe 1 2", "2:- 0 0"]),
+            (record(&binding("b", "2"), 6), ["1:zoe 1 1", "2:- 0 1"]),
+            (gone(Binding::KIND, "a", 7), ["1:zoe 1 0", "2:- 0 1"]),
+            (gone(Binding::KIND, "a", 8), ["1:zoe 1 0", "2:- 0 1"]),
+            (record(&token("2"), 9), ["1:zoe 0 0", "2:- 1 1"]),
+            (gone(Token::KIND, id, 10), ["1:zoe 0 0", "2:- 0 1"]),
+            // Comes back by another name before the first one goes.
+            (record(&user("zoe-2", "1"), 11), ["1:zoe-2 0 0", "2:- 0 1"]),
+            (gone(User::KIND, "zoe", 12), ["1:zoe-2 0 0", "2:- 0 1"]),
+            (record(&user("zoe-2", "2"), 13), ["1:- 0 0", "2:zoe-2 0 1"]),
+            (gone(User::KIND, "zoe-2", 14), ["1:- 0 0", "2:- 0 1"]),
+        ] {
+            state.take_in(change).unwrap();
+            let found = ["1", "2"].map(|id| {
+                let principal = format!("corp:user/{id}");
+                let user = state.user(&principal).map_or("-".to_owned(), |user| user.spec.name);
+                format!("{id}:{user} {} {}", state.tokens_of(&principal), state.bindings_of(&principal))
+            });
+            assert_eq!(found, expected, "at {}", state.revision);
+        }
+    }
 
     #[test]
     fn the_oldest_deletions_are_forgotten_above_the_limit_and_who_is_from_before_gets_no_delta() {

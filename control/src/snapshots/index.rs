@@ -1,0 +1,65 @@
+//! What there is of each principal, so that nobody who asks for one looks through all.
+
+use std::collections::HashMap;
+
+use drover_api::kinds::{Binding, Token, User};
+
+/// Kept with each change of a state.
+#[derive(Clone, Default)]
+pub(super) struct Index {
+    /// Names of users.
+    names: HashMap<String, String>,
+    tokens: HashMap<String, usize>,
+    bindings: HashMap<String, usize>,
+}
+
+impl Index {
+    pub(super) fn name(&self, principal: &str) -> Option<&str> {
+        self.names.get(principal).map(String::as_str)
+    }
+
+    pub(super) fn tokens(&self, principal: &str) -> usize {
+        self.tokens.get(principal).copied().unwrap_or_default()
+    }
+
+    pub(super) fn bindings(&self, principal: &str) -> usize {
+        self.bindings.get(principal).copied().unwrap_or_default()
+    }
+
+    pub(super) fn user(&mut self, before: Option<&User>, after: Option<&User>) {
+        // Another user of the same principal may have come before this one goes.
+        if let Some(before) = before.filter(|user| self.names.get(&user.principal) == Some(&user.name)) {
+            self.names.remove(&before.principal);
+        }
+        if let Some(after) = after {
+            self.names.insert(after.principal.clone(), after.name.clone());
+        }
+    }
+
+    pub(super) fn token(&mut self, before: Option<&Token>, after: Option<&Token>) {
+        let [before, after] = [before, after].map(|token| token.map(|token| &token.user));
+        count(&mut self.tokens, before, after);
+    }
+
+    pub(super) fn binding(&mut self, before: Option<&Binding>, after: Option<&Binding>) {
+        let [before, after] = [before, after].map(|binding| binding.map(|binding| &binding.principal));
+        count(&mut self.bindings, before, after);
+    }
+}
+
+fn count(counts: &mut HashMap<String, usize>, before: Option<&String>, after: Option<&String>) {
+    if before == after {
+        return;
+    }
+    if let Some(after) = after {
+        *counts.entry(after.clone()).or_default() += 1;
+    }
+    if let Some(before) = before
+        && let Some(count) = counts.get_mut(before)
+    {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(before);
+        }
+    }
+}
