@@ -1,5 +1,7 @@
 //! Users whom a directory knows: they come with their first login, and their groups follow the directory.
 
+use std::collections::HashSet;
+
 use drover_api::kinds::{Access, Binding, Object, Provider, Token, User};
 use drover_api::snapshot::{RESERVED_PREFIXES, USER_GROUPS_MAX};
 use drover_api::token::{self, TokenId};
@@ -48,14 +50,19 @@ pub(crate) fn group(provider: &str, id: &str) -> String {
     format!("{provider}:group/{id}")
 }
 
-/// The person's user as the directory has it now; made where it is new. Whoever calls it holds the lock of all writes.
-pub(crate) async fn take_in(
+/// What of a person is in their user, of one whom the provider lets in.
+pub(crate) struct Admitted {
+    principal: String,
+    display_name: Option<String>,
+    groups: Vec<String>,
+}
+
+/// Whether a provider lets a person in.
+pub(crate) async fn admit(
     control: &Control,
     provider: &Provider,
-    known: Option<Object<User>>,
     person: &Person,
-) -> Result<Object<User>, NotTaken> {
-    let objects = &control.objects;
+) -> Result<Admitted, NotTaken> {
     let groups: Vec<_> = person.groups.keys().map(|id| group(&provider.name, id)).collect();
     if groups.len() > USER_GROUPS_MAX {
         return Err(NotTaken::TooManyGroups(person.login.clone()));
@@ -72,19 +79,40 @@ pub(crate) async fn take_in(
     }
     let shown = |name: &String| name.len() <= DISPLAY_NAME_BYTES_MAX && !name.chars().any(char::is_control);
     let display_name = person.display_name.clone().filter(shown);
-    match known {
-        None => {
-            let name = free_name(objects, &provider.name, &person.login, &principal).await?;
-            let user = User { principal, name, display_name, groups, disabled: false };
-            info!(user = user.name, principal = user.principal, "a user comes from a directory");
-            Ok(objects.create(&user, None).await?)
-        }
-        Some(known) if known.spec.groups == groups && known.spec.display_name == display_name => Ok(known),
-        Some(known) => {
-            let user = User { display_name, groups, ..known.spec };
-            Ok(objects.update(known.metadata.revision, &user, None).await?)
-        }
+    Ok(Admitted { principal, display_name, groups })
+}
+
+/// The person's user as the directory has it now; made where it is new. Whoever calls it holds the lock of all writes.
+pub(crate) async fn take_in(
+    control: &Control,
+    provider: &Provider,
+    known: Option<Object<User>>,
+    person: &Person,
+) -> Result<Object<User>, NotTaken> {
+    let admitted = admit(control, provider, person).await?;
+    let objects = &control.objects;
+    if let Some(known) = known {
+        return Ok(follow(objects, known, admitted).await?);
     }
+    let Admitted { principal, display_name, groups } = admitted;
+    let name = free_name(objects, &provider.name, &person.login, &principal).await?;
+    let user = User { principal, name, display_name, groups, disabled: false };
+    info!(user = user.name, principal = user.principal, "a user comes from a directory");
+    Ok(objects.create(&user, None).await?)
+}
+
+/// A known user as the directory has it now. Whoever calls it holds the lock of all writes.
+pub(crate) async fn follow(
+    objects: &Objects,
+    known: Object<User>,
+    admitted: Admitted,
+) -> Result<Object<User>, ObjectsError> {
+    let Admitted { display_name, groups, .. } = admitted;
+    if known.spec.groups == groups && known.spec.display_name == display_name {
+        return Ok(known);
+    }
+    let user = User { display_name, groups, ..known.spec };
+    objects.update(known.metadata.revision, &user, None).await
 }
 
 /// Deletes the tokens that are meant; their ids. Whoever calls it holds the lock of all writes.
@@ -133,18 +161,25 @@ pub(crate) async fn keep_grant(
     Ok(())
 }
 
-/// Ends what a person may do whom the directory lets in no more. The user stays: its principal and name are its own.
-pub(crate) async fn log_out(control: &Control, user: &Object<User>) -> Result<(), ObjectsError> {
+/// Ends what people may do whom the directory lets in no more. Their users stay: principals and names are their own.
+/// Whoever calls it holds the lock of all writes.
+pub(crate) async fn log_out(control: &Control, users: &[Object<User>]) -> Result<(), ObjectsError> {
+    if users.is_empty() {
+        return Ok(());
+    }
     let objects = &control.objects;
-    end_tokens(control, |token| token.user == user.spec.principal).await?;
-    if let Some(grant) = objects.get::<Grant>(&user.spec.principal).await? {
-        objects.delete::<Grant>(&user.spec.principal, grant.object.metadata.revision).await?;
+    let principals: HashSet<_> = users.iter().map(|user| user.spec.principal.as_str()).collect();
+    end_tokens(control, |token| principals.contains(token.user.as_str())).await?;
+    for user in users {
+        if let Some(grant) = objects.get::<Grant>(&user.spec.principal).await? {
+            objects.delete::<Grant>(&user.spec.principal, grant.object.metadata.revision).await?;
+        }
+        if !user.spec.groups.is_empty() {
+            let without = User { groups: Vec::new(), ..user.spec.clone() };
+            objects.update(user.metadata.revision, &without, None).await?;
+        }
+        info!(user = user.spec.name, "logged out: the directory lets the user in no more");
     }
-    if !user.spec.groups.is_empty() {
-        let without = User { groups: Vec::new(), ..user.spec.clone() };
-        objects.update(user.metadata.revision, &without, None).await?;
-    }
-    info!(user = user.spec.name, "logged out: the directory lets the user in no more");
     Ok(())
 }
 

@@ -21,6 +21,8 @@ use crate::routes::Control;
 
 /// So many of one directory's users are asked about at once.
 const ASKED_AT_ONCE: usize = 8;
+/// So many users change under one hold of the lock of writes: gateways get them together.
+const APPLIED_AT_ONCE: usize = 100;
 /// So many users in a row are asked about in vain before the directory is taken to be down.
 const IN_VAIN_MAX: usize = 3;
 /// So many of one directory's users are logged out by one round without a question.
@@ -90,8 +92,8 @@ async fn refresh_all(
             format!("{gone} of {} users are gone at once: drover user refresh says so of one", found.len());
         return Err(Unavailable(message).into());
     }
-    for (user, said) in &found {
-        apply(control, &provider, &user.spec.name, said).await?;
+    for some in found.chunks(APPLIED_AT_ONCE) {
+        apply(control, &provider, some).await?;
     }
     info!(provider = provider.name, users = found.len(), gone, "users refreshed");
     Ok(())
@@ -145,12 +147,13 @@ fn is_beyond_belief(gone: usize, of: usize) -> bool {
 }
 
 /// One user, now. Whether the directory still lets them in.
-pub(crate) async fn refresh_one(control: &Control, user: &User) -> Result<bool, NotRefreshed> {
-    let split = user.principal.split_once(":user/").filter(|_| !people::is_local(user));
+pub(crate) async fn refresh_one(control: &Control, user: &Object<User>) -> Result<(), NotRefreshed> {
+    let principal = &user.spec.principal;
+    let split = principal.split_once(":user/").filter(|_| !people::is_local(&user.spec));
     let (name, _) = split.ok_or(NotRefreshed::Local)?;
     let (provider, directory) = providers::find(&control.objects, name).await?;
-    let said = ask(control, &*directory, &user.principal).await?;
-    apply(control, &provider, &user.name, &said).await
+    let said = ask(control, &*directory, principal).await?;
+    apply(control, &provider, &[(user.clone(), said)]).await
 }
 
 /// What a provider says of one of its users.
@@ -201,41 +204,41 @@ async fn ask(control: &Control, directory: &dyn Directory, principal: &str) -> R
     }
 }
 
+/// Makes of users what a provider says of them. Those who are logged out are so first, and together: their tokens
+/// are looked for among all.
 async fn apply(
     control: &Control,
     provider: &Provider,
-    name: &str,
-    said: &Said,
-) -> Result<bool, NotRefreshed> {
+    found: &[(Object<User>, Said)],
+) -> Result<(), NotRefreshed> {
     let _writes = control.begin_write().await;
-    // As it is now: it may have changed while the directory was asked.
-    let Some(Stored { object: user, .. }) = control.objects.get::<User>(name).await? else {
-        return Ok(false);
-    };
-    let person = match said {
-        Said::Is(person) => person,
-        Said::Nothing => return Ok(true),
-        // A login that came meanwhile is the newer answer.
-        Said::Gone(kept) if people::grant(&control.objects, &user.spec.principal).await? != *kept => {
-            return Ok(true);
-        }
-        Said::Gone(_) => {
-            people::log_out(control, &user).await?;
-            return Ok(false);
-        }
-    };
-    match people::take_in(control, provider, Some(user.clone()), person).await {
-        Ok(_) => {
-            control.group_names.note(&provider.name, person.named_groups());
-            Ok(true)
-        }
-        Err(NotTaken::Objects(error)) => Err(error.into()),
-        Err(refused) => {
-            info!(user = name, %refused, "the provider lets a user in no more");
-            people::log_out(control, &user).await?;
-            Ok(false)
+    let (mut out, mut stay) = (Vec::new(), Vec::new());
+    for (before, said) in found {
+        // As it is now: it may have changed while the directory was asked.
+        let Some(Stored { object: user, .. }) = control.objects.get::<User>(&before.spec.name).await? else {
+            continue;
+        };
+        match said {
+            Said::Nothing => {}
+            // A login that came meanwhile is the newer answer.
+            Said::Gone(kept) if people::grant(&control.objects, &user.spec.principal).await? != *kept => {}
+            Said::Gone(_) => out.push(user),
+            Said::Is(person) => match people::admit(control, provider, person).await {
+                Ok(admitted) => stay.push((user, person, admitted)),
+                Err(NotTaken::Objects(error)) => return Err(error.into()),
+                Err(refused) => {
+                    info!(user = user.spec.name, %refused, "the provider lets a user in no more");
+                    out.push(user);
+                }
+            },
         }
     }
+    people::log_out(control, &out).await?;
+    for (user, person, admitted) in stay {
+        people::follow(&control.objects, user, admitted).await?;
+        control.group_names.note(&provider.name, person.named_groups());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

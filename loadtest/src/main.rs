@@ -3,6 +3,7 @@
 mod compare;
 mod floods;
 mod load;
+mod refresh;
 mod setups;
 mod state;
 mod upstream;
@@ -41,6 +42,11 @@ enum Do {
         #[command(flatten)]
         size: state::Size,
     },
+    /// Measures how long users of a directory take to be looked up again, and what waits for it.
+    Refresh {
+        #[command(flatten)]
+        plan: refresh::Plan,
+    },
     /// Measures what floods, stalls and other users' load cost a user.
     Floods {
         #[command(flatten)]
@@ -72,6 +78,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             if let Some(file) = json {
                 std::fs::write(&file, serde_json::to_string_pretty(&report)?)?;
             }
+            Ok(())
+        }
+        Do::Refresh { plan } => {
+            let folder = tempfile::tempdir()?;
+            let figures = refresh::measure(folder.path(), plan, |progress| eprintln!("{progress}")).await?;
+            print!("{}", figures.table());
             Ok(())
         }
         Do::State { size } => {

@@ -24,13 +24,13 @@ const CHANGES: usize = 11;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Size {
     #[arg(long, default_value_t = 10_000)]
-    users: usize,
+    pub users: usize,
     #[arg(long, default_value_t = 100_000)]
-    tokens: usize,
+    pub tokens: usize,
     #[arg(long, default_value_t = 1_000)]
-    clusters: usize,
+    pub clusters: usize,
     #[arg(long, default_value_t = 50_000)]
-    bindings: usize,
+    pub bindings: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,7 +60,7 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
     let admin = installation.login("admin", &password).await?;
     up.stop().await?;
     progress("filling the store");
-    fill(&installation, size).await?;
+    fill(&installation, size, user).await?;
     std::fs::remove_dir_all(installation.data().join("gateway"))?;
 
     let began = Instant::now();
@@ -107,7 +107,11 @@ pub(crate) async fn measure(folder: &Path, size: Size, progress: impl Fn(&str)) 
 }
 
 /// Straight into the store, which nobody has open: what the API would have written one by one.
-async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
+pub(crate) async fn fill(
+    installation: &Installation,
+    size: Size,
+    user: impl Fn(usize) -> User,
+) -> anyhow::Result<()> {
     let data = installation.data();
     let store = Arc::new(Sqlite::open(&data.join("store.db"))?);
     let objects = Objects::new(store, Seal::from_file(&data.join("store.key"))?);
@@ -118,14 +122,12 @@ async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
             .await?;
     }
     for number in 0..size.users {
-        let (name, principal) = (format!("user-{number}"), principal(number));
-        let groups = vec![format!("local:group/g{}", number % 100)];
-        objects.create(&User { principal, name, display_name: None, groups, disabled: false }, None).await?;
+        objects.create(&user(number), None).await?;
     }
     let expires_at = Timestamp::now().checked_add((24 * 90).hours())?;
     for number in 0..size.tokens {
         let token::Generated { id, hash, proof_key, .. } = token::generate();
-        let user = principal(number % size.users.max(1));
+        let user = user(number % size.users.max(1)).principal;
         let (kind, scope) = (TokenKind::Bot, TokenScope::All);
         objects
             .create(
@@ -138,14 +140,17 @@ async fn fill(installation: &Installation, size: Size) -> anyhow::Result<()> {
         let name = format!("binding-{number}");
         let role = ["cluster-viewer", "cluster-member", "cluster-owner"][number % 3].to_owned();
         let domain = Domain::Cluster(format!("c-x{}", number % size.clusters.max(1)));
-        let principal = principal(number % size.users.max(1));
+        let principal = user(number % size.users.max(1)).principal;
         objects.create(&Binding { name, principal, role, domain, expires_at: None }, None).await?;
     }
     Ok(())
 }
 
-fn principal(number: usize) -> String {
-    format!("local:user/u{number}")
+/// One of Drover's own.
+fn user(number: usize) -> User {
+    let (name, principal) = (format!("user-{number}"), format!("local:user/u{number}"));
+    let groups = vec![format!("local:group/g{}", number % 100)];
+    User { principal, name, display_name: None, groups, disabled: false }
 }
 
 /// The median of how long something takes, of the command too.

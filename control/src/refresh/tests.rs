@@ -181,14 +181,61 @@ async fn regression_an_answer_older_than_a_login_logs_nobody_out() {
     let served = served().await;
     let control = &served.control;
     let provider = provider(Access::Unrestricted, &[]);
-    let user = users(1).remove(0).spec;
-    control.objects.create(&user, None).await.unwrap();
+    let user = control.objects.create(&users(1).remove(0).spec, None).await.unwrap();
     kept(control, Some("first"), 0).await;
     let said = Said::Gone(people::grant(&control.objects, WHO).await.unwrap());
     people::keep_grant(&control.objects, WHO, Some("second".into())).await.unwrap();
-    assert!(apply(control, &provider, &user.name, &said).await.unwrap());
+    apply(control, &provider, &[(user.clone(), said)]).await.unwrap();
     assert!(people::grant(&control.objects, WHO).await.unwrap().is_some());
     let said = Said::Gone(people::grant(&control.objects, WHO).await.unwrap());
-    assert!(!apply(control, &provider, &user.name, &said).await.unwrap());
+    apply(control, &provider, &[(user, said)]).await.unwrap();
     assert_eq!(people::grant(&control.objects, WHO).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn of_many_at_once_each_becomes_what_the_provider_says() {
+    let served = served().await;
+    let control = &served.control;
+    let provider = provider(Access::Required, &["corp:group/in"]);
+    let person = |number: usize, groups: &[&str]| {
+        let groups = groups.iter().map(|id| ((*id).to_owned(), Some(format!("The {id}"))));
+        let (id, login) = (number.to_string(), format!("{number}"));
+        Said::Is(Person { id, login, display_name: None, groups: groups.collect() })
+    };
+    let says = [
+        person(1, &["in", "dev"]),
+        person(2, &["dev"]),
+        Said::Gone(None),
+        Said::Nothing,
+        person(5, &["in"]),
+        person(6, &["in"]),
+    ];
+    let mut found = Vec::new();
+    for (user, said) in users(says.len()).into_iter().zip(says) {
+        let user = User { groups: vec!["corp:group/in".into()], ..user.spec };
+        let user = control.objects.create(&user, None).await.unwrap();
+        let (kind, scope) = (drover_api::kinds::TokenKind::Bot, drover_api::kinds::TokenScope::All);
+        crate::rest::tests::token(control, &user.spec, kind, scope).await;
+        found.push((user, said));
+    }
+    // Changed while the provider was asked, and gone.
+    let renamed = User { display_name: Some("Four".into()), ..found[4].0.spec.clone() };
+    control.objects.update(found[4].0.metadata.revision, &renamed, None).await.unwrap();
+    control.objects.delete::<User>("6@corp", found[5].0.metadata.revision).await.unwrap();
+    apply(control, &provider, &found).await.unwrap();
+    let tokens = control.objects.list::<drover_api::kinds::Token>().await.unwrap();
+    for (number, groups, stays) in [
+        (1, &["corp:group/dev", "corp:group/in"][..], true),
+        (2, &[], false),
+        (3, &[], false),
+        (4, &["corp:group/in"], true),
+        (5, &["corp:group/in"], true),
+    ] {
+        let user = control.objects.get::<User>(&format!("{number}@corp")).await.unwrap().unwrap().object.spec;
+        assert_eq!(user.groups, groups, "{number}");
+        assert_eq!(user.display_name, None, "{number}");
+        assert_eq!(tokens.iter().any(|token| token.spec.user == user.principal), stays, "{number}");
+    }
+    assert!(control.objects.get::<User>("6@corp").await.unwrap().is_none());
+    assert_eq!(control.group_names.name("corp:group/dev").as_deref(), Some("The dev"));
 }

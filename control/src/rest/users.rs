@@ -93,7 +93,7 @@ pub(super) async fn refresh(
     let caller = Caller::of(&control, &headers).await?;
     let user = seen::<User>(&control, &caller, &key).await?.object;
     caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
-    refresh::refresh_one(&control, &user.spec).await?;
+    refresh::refresh_one(&control, &user).await?;
     caller.wrote("refreshed", &user.spec);
     let object = seen::<User>(&control, &caller, &key).await?.object;
     let revision = *control.objects.store().revision().borrow();

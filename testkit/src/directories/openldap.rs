@@ -38,12 +38,27 @@ impl OpenLdap {
     pub const PASSWORD: &str = "of-everybody";
 
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
+        Self::start_with(folder, MORE, 0).await
+    }
+
+    /// The id of one of those who have no name of their own.
+    pub fn person(number: usize) -> String {
+        format!("00000000-0000-4000-8000-{number:012}")
+    }
+
+    /// The id of a team.
+    pub fn team(number: usize) -> String {
+        format!("00000000-0000-4000-9000-{number:012}")
+    }
+
+    /// With so many people who have no name of their own, each in one of so many teams.
+    pub async fn start_with(folder: &Path, people: usize, teams: usize) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder.join("db"))?;
         let (files, ca) = pki::local_server(folder, "slapd")?;
         let configuration = folder.join("slapd.conf");
         pki::write(&configuration, &self::configuration(folder, &files.cert, &files.key))?;
         let entries = folder.join("entries.ldif");
-        pki::write(&entries, &self::entries())?;
+        pki::write(&entries, &self::entries(people, teams))?;
         output(Command::new("/usr/sbin/slapadd").arg("-f").arg(&configuration).arg("-l").arg(&entries))
             .await?;
         let (port, tls_port) = (free_port()?, free_port()?);
@@ -89,7 +104,7 @@ fn configuration(folder: &Path, cert: &Path, key: &Path) -> String {
         "{schemas}modulepath /usr/lib/ldap\nmoduleload back_mdb\nmoduleload ppolicy\n\
          TLSCertificateFile {cert}\nTLSCertificateKeyFile {key}\nTLSCACertificateFile {cert}\n\
          security simple_bind=128\ndisallow bind_anon\nsizelimit size.soft=100 size.hard=100 size.prtotal=unlimited\n\
-         database mdb\nsuffix {BASE}\nrootdn {ADMIN}\nrootpw {ADMIN_PASSWORD}\ndirectory {db}\ndbnosync\n\
+         database mdb\nsuffix {BASE}\nrootdn {ADMIN}\nrootpw {ADMIN_PASSWORD}\ndirectory {db}\nmaxsize 1073741824\ndbnosync\n\
          index objectClass,uid,cn,member,entryUUID eq\n\
          access to attrs=userPassword by anonymous auth by self write by * none\n\
          access to * by users read by * none\n\
@@ -100,7 +115,7 @@ fn configuration(folder: &Path, cert: &Path, key: &Path) -> String {
     )
 }
 
-fn entries() -> String {
+fn entries(people: usize, teams: usize) -> String {
     let password = OpenLdap::PASSWORD;
     let unit = |name: &str| format!("dn: ou={name},{BASE}\nobjectClass: organizationalUnit\nou: {name}\n\n");
     let policy = |name: &str, more: &str| {
@@ -119,7 +134,17 @@ fn entries() -> String {
         format!("dn: cn={name},ou=groups,{BASE}\nobjectClass: groupOfNames\ncn: {name}\n{members}\n")
     };
     let (searcher, its_password) = OpenLdap::SEARCHER;
-    let more: String = (0..MORE).map(|number| person(&format!("person{number:04}"), "")).collect();
+    let numbered = |number: usize| {
+        person(&format!("person{number:04}"), &format!("entryUUID: {}\n", OpenLdap::person(number)))
+    };
+    let more: String = (0..people).map(numbered).collect();
+    let team = |team: usize| {
+        let members = (team..people).step_by(teams).map(|number| format!("uid=person{number:04},ou=people"));
+        let members: Vec<_> = members.collect();
+        let entry = group(&format!("team{team}"), &members.iter().map(String::as_str).collect::<Vec<_>>());
+        format!("{}\nentryUUID: {}\n\n", entry.trim_end(), OpenLdap::team(team))
+    };
+    let of_teams: String = (0..teams).map(team).collect();
     [
         format!("dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\no: Corp\ndc: corp\n\n"),
         unit("people"),
@@ -141,6 +166,7 @@ fn entries() -> String {
         group("engineering", &["cn=developers,ou=groups", "uid=alice,ou=people"]),
         group("everybody", &["cn=engineering,ou=groups"]),
         group("others", &["uid=alice,ou=people"]),
+        of_teams,
     ]
     .concat()
 }
