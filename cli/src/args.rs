@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 mod provider;
 
-pub(crate) use provider::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Provider, SetServers};
+pub(crate) use provider::{AddGithub, AddIssuer, AddLdap, AddOidc, App, LdapServers, Provider, SetServers};
 
 /// One door to all of your Kubernetes clusters.
 #[derive(Parser)]

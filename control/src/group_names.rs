@@ -17,7 +17,6 @@ use crate::people;
 
 /// How often what was heard is written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(300);
-const NAME_BYTES_MAX: usize = 256;
 /// Names that are held at most until the next writing forgets those that are of no use.
 const NAMES_MAX: usize = 1_000_000;
 
@@ -72,8 +71,7 @@ impl GroupNames {
             let principal = people::group(provider, id);
             let known = heard.names.get(&principal);
             let full = known.is_none() && heard.names.len() >= NAMES_MAX;
-            let unsound = name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control);
-            if known.is_some_and(|known| known == name) || full || unsound {
+            if known.is_some_and(|known| known == name) || full || !people::is_shown(name) {
                 continue;
             }
             heard.names.insert(principal, name.to_owned());
@@ -133,15 +131,10 @@ impl GroupNames {
         let of_provider = names.iter().filter(|(principal, _)| principal.starts_with(&prefix));
         let names: BTreeMap<_, _> =
             of_provider.map(|(principal, name)| (principal.clone(), name.clone())).collect();
-        let known = self.objects.get::<OfProvider>(provider).await?;
-        let known = known.map(|known| known.object.metadata.revision);
-        let is_none = names.is_empty();
-        let spec = OfProvider { provider: provider.to_owned(), names };
-        match known {
-            None if is_none => {}
-            None => drop(self.objects.create(&spec, None).await?),
-            Some(revision) if is_none => drop(self.objects.delete::<OfProvider>(provider, revision).await?),
-            Some(revision) => drop(self.objects.update(revision, &spec, None).await?),
+        if !names.is_empty() {
+            self.objects.put(&OfProvider { provider: provider.to_owned(), names }, None).await?;
+        } else if let Some(known) = self.objects.get::<OfProvider>(provider).await? {
+            self.objects.delete::<OfProvider>(provider, known.object.metadata.revision).await?;
         }
         Ok(())
     }
@@ -155,6 +148,18 @@ impl GroupNames {
 mod tests {
     use super::*;
     use crate::rest::tests::served;
+
+    #[tokio::test]
+    async fn so_many_names_are_held_and_those_that_are_still_change() {
+        let names = GroupNames::load(served().await.control.objects.clone()).await.unwrap();
+        let ids: Vec<_> = (0..=NAMES_MAX).map(|number| number.to_string()).collect();
+        names.note("corp", ids.iter().map(|id| (id.as_str(), "a")));
+        let last = people::group("corp", &ids[NAMES_MAX]);
+        assert_eq!(names.name(&last), None);
+        assert_eq!(names.heard().names.len(), NAMES_MAX);
+        names.note("corp", [("0", "b")].into_iter());
+        assert_eq!(names.name("corp:group/0").as_deref(), Some("b"));
+    }
 
     #[tokio::test]
     async fn what_was_heard_is_there_after_a_restart_as_long_as_it_is_of_use() {

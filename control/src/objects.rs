@@ -213,6 +213,18 @@ impl Objects {
         object(self.store.put(K::KIND, spec.key(), value, Expected::Revision(revision)).await?)
     }
 
+    /// Creates the object, or replaces whatever is there: for what one task alone writes, or under the lock of writes.
+    pub async fn put<K: Kept>(
+        &self,
+        spec: &K,
+        secret: Option<&K::Secret>,
+    ) -> Result<Object<K>, ObjectsError> {
+        match self.store.get(K::KIND, spec.key()).await? {
+            None => self.create(spec, secret).await,
+            Some(record) => self.update(record.revision, spec, secret).await,
+        }
+    }
+
     pub async fn delete<K: Kept>(&self, key: &str, revision: Revision) -> Result<Revision, ObjectsError> {
         Ok(self.store.delete(K::KIND, key, revision).await?)
     }

@@ -14,7 +14,7 @@ use crate::providers::Person;
 use crate::routes::Control;
 use crate::snapshots::State;
 
-const DISPLAY_NAME_BYTES_MAX: usize = 256;
+const SHOWN_BYTES_MAX: usize = 256;
 const LOGIN_BYTES_MAX: usize = 64;
 /// The provider of Drover's own users.
 pub(crate) const LOCAL: &str = "local";
@@ -33,6 +33,11 @@ pub(crate) enum NotTaken {
     Objects(#[from] ObjectsError),
     #[error("{0} is in more than {USER_GROUPS_MAX} groups")]
     TooManyGroups(String),
+}
+
+/// Whether a name that rules do not know can be shown to people: of a person or a group.
+pub(crate) fn is_shown(name: &str) -> bool {
+    name.len() <= SHOWN_BYTES_MAX && !name.chars().any(char::is_control)
 }
 
 /// Whether Drover itself knows the user's password and groups.
@@ -77,8 +82,7 @@ pub(crate) async fn admit(
     if !is_let_in(control, provider, &principal, &groups).await? {
         return Err(NotTaken::Access(person.login.clone()));
     }
-    let shown = |name: &String| name.len() <= DISPLAY_NAME_BYTES_MAX && !name.chars().any(char::is_control);
-    let display_name = person.display_name.clone().filter(shown);
+    let display_name = person.display_name.clone().filter(|name| is_shown(name));
     Ok(Admitted { principal, display_name, groups })
 }
 
@@ -154,10 +158,7 @@ pub(crate) async fn keep_grant(
 ) -> Result<(), ObjectsError> {
     let secret = GrantSecret { token };
     let spec = Grant { principal: principal.to_owned(), known_at: Timestamp::now() };
-    match objects.get::<Grant>(principal).await? {
-        Some(before) => objects.update(before.object.metadata.revision, &spec, Some(&secret)).await?,
-        None => objects.create(&spec, Some(&secret)).await?,
-    };
+    objects.put(&spec, Some(&secret)).await?;
     Ok(())
 }
 

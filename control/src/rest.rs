@@ -183,6 +183,13 @@ async fn replace<K: Writes>(
     Ok(applied(&control, revision, StatusCode::OK, replaced).await)
 }
 
+/// What the caller sees, and may change.
+async fn changeable<K: Writes>(control: &Control, caller: &Caller, key: &str) -> Result<Stored<K>, Refused> {
+    let current = seen::<K>(control, caller, key).await?;
+    caller.may(control, "PUT", K::PLURAL, Some(key), &current.object.spec.place())?;
+    Ok(current)
+}
+
 /// What the caller may replace, as it was at a revision: what was tried first is what is replaced.
 async fn replaceable<K: Writes>(
     control: &Control,
@@ -190,8 +197,7 @@ async fn replaceable<K: Writes>(
     key: &str,
     revision: Revision,
 ) -> Result<Stored<K>, Refused> {
-    let current = seen::<K>(control, caller, key).await?;
-    caller.may(control, "PUT", K::PLURAL, Some(key), &current.object.spec.place())?;
+    let current = changeable::<K>(control, caller, key).await?;
     let found = current.object.metadata.revision;
     if revision == found {
         return Ok(current);

@@ -110,12 +110,7 @@ impl Uses {
             let of_part = all.iter().filter(|(token, _)| part(token) == *name);
             let last_used_at = of_part.map(|(token, last)| (token.clone(), *last)).collect();
             let spec = TokenUses { part: name.clone(), last_used_at };
-            let written = match self.objects.get::<TokenUses>(name).await {
-                Ok(None) => self.objects.create(&spec, None).await,
-                Ok(Some(known)) => self.objects.update(known.object.metadata.revision, &spec, None).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
+            if let Err(error) = self.objects.put(&spec, None).await {
                 // Those that are written already are only written once more.
                 self.heard.lock().unwrap_or_else(PoisonError::into_inner).unwritten.extend(parts);
                 return Err(error);

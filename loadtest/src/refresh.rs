@@ -10,6 +10,7 @@ use drover_testkit::fleet::{output, output_of};
 use drover_testkit::installation::{Installation, Person};
 use drover_testkit::process::Process;
 
+use crate::compare::median;
 use crate::state::{Size, fill};
 
 /// Longest wait for a round.
@@ -73,14 +74,16 @@ pub(crate) async fn measure(folder: &Path, plan: Plan, progress: impl Fn(&str)) 
     while quiet.len() < 11 && rounds(&control)? == 1 {
         quiet.push(revocation(&admin, &mut tokens).await?);
     }
-    took.sort_by(f64::total_cmp);
-    quiet.sort_by(f64::total_cmp);
+    anyhow::ensure!(
+        !took.is_empty() && !quiet.is_empty(),
+        "no revocation ended during the round, or after it"
+    );
     Ok(Figures {
         round_s,
         revocations: took.len(),
-        median_s: took[took.len() / 2],
-        longest_s: *took.last().context("no revocation ended")?,
-        quiet_s: *quiet.get(quiet.len() / 2).context("no revocation ended after the round")?,
+        longest_s: took.iter().copied().fold(0.0, f64::max),
+        median_s: median(took),
+        quiet_s: median(quiet),
     })
 }
 

@@ -104,6 +104,10 @@ const team = async (number) => {
 
 const read = async (request) => { const parts = []; for await (const part of request) parts.push(part); return Buffer.concat(parts); };
 
+const tooMany = (response) => {
+  limited -= 1;
+  return send(response, 403, { message: 'You have exceeded a secondary rate limit.' }, { 'retry-after': '1' });
+};
 // Of anybody, and of organisations, as users are.
 const account = async (login) => {
   const user = await up(`/users/${login}`, { headers: ADMIN });
@@ -122,15 +126,16 @@ const account = async (login) => {
 };
 
 async function api(request, response, url, path) {
+  const isLimited = limited > 0;
   const app = Buffer.from((request.headers.authorization ?? '').replace(/^basic /i, ''), 'base64').toString();
   if (path.startsWith('/users/') && app === 'drover:of-drover') {
+    if (isLimited) return tooMany(response);
     const found = await account(path.slice('/users/'.length));
     return found ? answer(response, '/users/{username}', found) : send(response, 404, { message: 'Not Found' });
   }
   const token = (request.headers.authorization ?? '').replace(/^(bearer|token) /i, ''), who = issued.get(token);
   if (!who) return send(response, 401, { message: 'Bad credentials', documentation_url: 'https://docs.github.com/rest', status: '401' });
-  if (limited-- > 0) return send(response, 403, { message: 'You have exceeded a secondary rate limit.' }, { 'retry-after': '1' });
-  limited = 0;
+  if (isLimited) return tooMany(response);
   if (suspended.has(who.login)) return send(response, 403, { message: 'Sorry. Your account was suspended.' });
   if (path === '/user') return answer(response, path, await (await up('/user', { headers: { authorization: `token ${token}` } })).json());
   if (path === '/user/orgs') return paged(response, path, url, await (await up('/user/orgs', { headers: { authorization: `token ${token}` } })).json());

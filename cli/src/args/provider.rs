@@ -42,7 +42,8 @@ pub(crate) enum Provider {
         allowed: Vec<String>,
     },
     /// Ask an Active Directory or LDAP server elsewhere from here on. It is tried first, with the password of who searches, which
-    /// has to be given again: what is kept is shown to no server that it was not given for.
+    /// has to be given again: what is kept is shown to no server that it was not given for. Servers from before are forgotten; the
+    /// authority stays where none is named.
     SetServers(Box<SetServers>),
     /// Give one another password of who searches, or another client's secret. It is tried first.
     SetPassword {
@@ -68,24 +69,13 @@ pub(crate) enum Provider {
 pub(crate) struct AddLdap {
     /// What its users and groups are known by, such as ad: it does not change.
     pub name: String,
-    /// ldaps://HOST, or ldap://HOST for StartTLS; repeat the flag for more, which are tried in this order.
-    #[arg(long = "server", required = true, value_name = "URL")]
-    pub servers: Vec<String>,
-    /// Another server, to which references (RFC 4511) are followed: it is asked with the same name and password; repeat the flag for
-    /// more. References to any other are not followed.
-    #[arg(long = "referral", value_name = "URL")]
-    pub referrals: Vec<String>,
-    /// Authority of their certificates (PEM), where the system does not know it.
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub servers: LdapServers,
     #[arg(long, value_enum, default_value_t)]
     pub schema: Schema,
     /// Who searches: a DN, or in Active Directory also name@domain.
     #[arg(long, value_name = "NAME")]
     pub bind_name: String,
-    /// Read the password of who searches from the standard input.
-    #[arg(long)]
-    pub password_stdin: bool,
     /// Where users are, such as DC=corp,DC=example.
     #[arg(long, value_name = "DN")]
     pub user_base: String,
@@ -108,13 +98,21 @@ pub(crate) struct AddLdap {
 #[derive(Args)]
 pub(crate) struct SetServers {
     pub name: String,
-    /// ldaps://HOST, or ldap://HOST for StartTLS; repeat the flag for more. Those before are forgotten.
+    #[command(flatten)]
+    pub servers: LdapServers,
+}
+
+/// Where an LDAP directory is, and the password that is shown there.
+#[derive(Args)]
+pub(crate) struct LdapServers {
+    /// ldaps://HOST, or ldap://HOST for StartTLS; repeat the flag for more, which are tried in this order.
     #[arg(long = "server", required = true, value_name = "URL")]
     pub servers: Vec<String>,
-    /// Another server, to which references are followed; repeat the flag for more. Those before are forgotten.
+    /// Another server, to which references (RFC 4511) are followed: it is asked with the same name and password; repeat the flag for
+    /// more. References to any other are not followed.
     #[arg(long = "referral", value_name = "URL")]
     pub referrals: Vec<String>,
-    /// Authority of their certificates (PEM); by default the one as before.
+    /// Authority of their certificates (PEM), where the system does not know it.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Read the password of who searches from the standard input.

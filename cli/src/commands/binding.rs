@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::Context;
 use drover_api::kinds::{self, Cluster, Domain, Object, User};
-use drover_api::rest;
+use drover_api::rest::{self, Group};
 
-use super::user::principal_of_group;
+use super::user::{LOCAL_GROUP, principal_of_group};
 use crate::args::{Binding, CreateBinding, Output};
 use crate::client::Client;
 use crate::output::{Columns, print};
@@ -47,27 +47,31 @@ fn resolved(client: &Client, create: CreateBinding) -> anyhow::Result<rest::Crea
     Ok(rest::CreateBinding { name, principal, role, domain, expires_at: None })
 }
 
-/// In a table with names for what rules know by ids, as far as the caller sees it.
-pub(super) fn show(
+fn show(client: &Client, bindings: &[Object<kinds::Binding>], output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Table => table(client, bindings, &client.groups()?),
+        Output::Json | Output::Yaml => print(output, bindings, (&[], |_| Vec::new())),
+    }
+}
+
+/// With names for what rules know by ids, as far as the caller sees it.
+pub(super) fn table(
     client: &Client,
     bindings: &[Object<kinds::Binding>],
-    output: Output,
+    groups: &[Group],
 ) -> anyhow::Result<()> {
-    if output != Output::Table {
-        return print(output, bindings, (&[], |_| Vec::new()));
-    }
     let (mut principals, mut clusters) = (HashMap::new(), HashMap::new());
     for User { principal, name, .. } in client.list::<User>()?.into_iter().map(|user| user.spec) {
         principals.insert(principal, name);
     }
-    for group in client.groups()? {
-        principals.extend(group.name.map(|name| (group.principal, name)));
+    for Group { principal, name, .. } in groups {
+        principals.extend(name.clone().map(|name| (principal.clone(), name)));
     }
     for Cluster { id, name, .. } in client.list::<Cluster>()?.into_iter().map(|cluster| cluster.spec) {
         clusters.insert(id, name);
     }
     let rows: Vec<_> = bindings.iter().map(|binding| row(&binding.spec, &principals, &clusters)).collect();
-    print(output, &rows, COLUMNS)
+    print(Output::Table, &rows, COLUMNS)
 }
 
 /// With the names of principals, and those of clusters by their ids.
@@ -83,7 +87,7 @@ fn row(
         Domain::Global => "everywhere".to_owned(),
         Domain::Project { cluster, project } => format!("{}, project {project}", named(cluster)),
     };
-    let of_group = principal.strip_prefix("local:group/");
+    let of_group = principal.strip_prefix(LOCAL_GROUP);
     let who = principals.get(principal).map(String::as_str).or(of_group).unwrap_or("-");
     let expires = expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
     vec![name.clone(), who.to_owned(), principal.clone(), role.clone(), place, expires]

@@ -5,7 +5,7 @@ use drover_api::kinds::{Binding, Object, User};
 use drover_api::rest;
 
 use super::binding;
-use super::user::principal_of_group;
+use super::user::{LOCAL_GROUP, principal_of_group};
 use crate::args::{Group, Output};
 use crate::client::Client;
 use crate::output::{Columns, print};
@@ -28,32 +28,32 @@ pub(super) fn run(client: &Client, command: Group, output: Output) -> anyhow::Re
 }
 
 fn show(client: &Client, name: &str, output: Output) -> anyhow::Result<()> {
-    let group = named(client.groups()?, name)?;
+    let groups = client.groups()?;
+    let group = named(&groups, name)?;
     if output != Output::Table {
-        return print(output, &[group], COLUMNS);
+        return print(output, std::slice::from_ref(group), COLUMNS);
     }
     println!("Members of {}, {}:", group.principal, group.members.len());
     group.members.iter().for_each(|name| println!("  {name}"));
     println!();
     let mut bindings = client.list::<Binding>()?;
     bindings.retain(|binding| group.bindings.contains(&binding.spec.name));
-    binding::show(client, &bindings, output)
+    binding::table(client, &bindings, &groups)
 }
 
 /// The one group that a name or a principal is of.
-fn named(groups: Vec<rest::Group>, name: &str) -> anyhow::Result<rest::Group> {
+fn named<'a>(groups: &'a [rest::Group], name: &str) -> anyhow::Result<&'a rest::Group> {
     let principal = principal_of_group(name);
-    let is_called = |group: &rest::Group| group.name.as_deref() == Some(name);
-    let (mut exact, others): (Vec<_>, Vec<_>) =
-        groups.into_iter().partition(|group| group.principal == principal);
-    let mut called: Vec<_> = others.into_iter().filter(is_called).collect();
-    match (exact.pop(), called.as_slice()) {
-        (Some(group), _) => Ok(group),
-        (None, [_]) => Ok(called.remove(0)),
-        (None, []) => bail!(
+    if let Some(group) = groups.iter().find(|group| group.principal == principal) {
+        return Ok(group);
+    }
+    let called: Vec<_> = groups.iter().filter(|group| group.name.as_deref() == Some(name)).collect();
+    match called.as_slice() {
+        [group] => Ok(group),
+        [] => bail!(
             "no user is in {principal}, and no binding names it: drover group list shows those there are"
         ),
-        (None, several) => {
+        several => {
             let all = several.iter().map(|group| group.principal.as_str()).collect::<Vec<_>>().join(", ");
             bail!("{name} is the name of {all}: say which")
         }
@@ -68,7 +68,7 @@ fn change(
     change: fn(&mut Vec<String>, &String),
 ) -> anyhow::Result<()> {
     let group = principal_of_group(name);
-    ensure!(group.starts_with("local:group/"), "{group} is a directory's: who is in it is changed there");
+    ensure!(group.starts_with(LOCAL_GROUP), "{group} is a directory's: who is in it is changed there");
     let mut changed = Vec::new();
     for name in users {
         let mut user: Object<User> = client.read(name)?;
@@ -119,7 +119,7 @@ mod tests {
             ("none", "no user is in local:group/none, and no binding names it"),
             ("", "no user is in local:group/, and no binding names it"),
         ] {
-            let found = named(groups.clone(), name).map(|group| group.principal);
+            let found = named(&groups, name).map(|group| group.principal.clone());
             let said = found.unwrap_or_else(|error| error.to_string());
             assert!(said.starts_with(expected), "{name}: {said}");
         }

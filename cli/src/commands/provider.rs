@@ -5,7 +5,7 @@ use drover_api::kinds::{self, Access, Directory, JwtRule, Keys, Object};
 use drover_api::rest::{CreateProvider, FoundPrincipal};
 
 use super::password;
-use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, Output, Provider, SetServers};
+use crate::args::{AddGithub, AddIssuer, AddLdap, AddOidc, App, LdapServers, Output, Provider, SetServers};
 use crate::client::Client;
 use crate::files;
 use crate::output::{Columns, print};
@@ -73,11 +73,12 @@ fn found_row(found: &FoundPrincipal) -> Vec<String> {
 }
 
 fn add_ldap(client: &Client, add: AddLdap) -> anyhow::Result<()> {
-    let password = password(add.password_stdin, &format!("Password of {}: ", add.bind_name))?;
+    let LdapServers { servers, referrals, ca, password_stdin } = add.servers;
+    let password = password(password_stdin, &format!("Password of {}: ", add.bind_name))?;
     let ldap = kinds::Ldap {
-        servers: add.servers,
-        referrals: add.referrals,
-        ca: add.ca.as_deref().map(files::text).transpose()?,
+        servers,
+        referrals,
+        ca: ca.as_deref().map(files::text).transpose()?,
         schema: add.schema.into(),
         bind_name: add.bind_name,
         user_base: add.user_base,
@@ -152,7 +153,7 @@ fn set_rules(client: &Client, name: &str, rules: Vec<JwtRule>) -> anyhow::Result
 }
 
 fn set_servers(client: &Client, set: SetServers) -> anyhow::Result<()> {
-    let SetServers { name, servers, referrals, ca, password_stdin } = set;
+    let SetServers { name, servers: LdapServers { servers, referrals, ca, password_stdin } } = set;
     let mut provider = client.read::<kinds::Provider>(&name)?;
     let Directory::Ldap(ldap) = &mut provider.spec.directory else {
         bail!("{name} is no Active Directory and no LDAP server: add another provider")

@@ -48,9 +48,12 @@ pub(super) fn run(client: &Client, command: User, output: Output) -> anyhow::Res
     }
 }
 
+/// What principals of local groups begin with; the rest is the name.
+pub(super) const LOCAL_GROUP: &str = "local:group/";
+
 /// A local group, by its short name or as its principal.
 pub(super) fn principal_of_group(group: &str) -> String {
-    if group.contains('/') { group.to_owned() } else { format!("local:group/{group}") }
+    if group.contains('/') { group.to_owned() } else { format!("{LOCAL_GROUP}{group}") }
 }
 
 fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<()> {

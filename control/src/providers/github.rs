@@ -51,9 +51,8 @@ struct User {
 /// Of anybody, and of organisations.
 #[derive(Deserialize)]
 struct Account {
-    id: u64,
-    login: String,
-    name: Option<String>,
+    #[serde(flatten)]
+    user: User,
     r#type: String,
 }
 
@@ -129,12 +128,7 @@ impl Github {
         if !url.strip_prefix(&self.api).is_some_and(|path| path.starts_with('/')) {
             return Err(Unavailable(format!("{url} is not of {}", self.api)).into());
         }
-        let request = Request::get(url)
-            .header(ACCEPT, "application/vnd.github+json")
-            .header(AUTHORIZATION, format!("Bearer {token}"))
-            .body(Vec::new())
-            .map_err(|error| Unavailable(error.to_string()))?;
-        let answer = self.web.send(request).await?;
+        let answer = self.get(url, &format!("Bearer {token}")).await?;
         let limited = answer.headers().contains_key(RETRY_AFTER)
             || answer.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0");
         match answer.status() {
@@ -143,6 +137,15 @@ impl Github {
             StatusCode::FORBIDDEN if !limited && url == format!("{}/user", self.api) => Err(NotSaid::Gone),
             _ => Err(said(url, &answer).into()),
         }
+    }
+
+    async fn get(&self, url: &str, authorization: &str) -> Result<Response<Vec<u8>>, Unavailable> {
+        let request = Request::get(url)
+            .header(ACCEPT, "application/vnd.github+json")
+            .header(AUTHORIZATION, authorization)
+            .body(Vec::new())
+            .map_err(|error| Unavailable(error.to_string()))?;
+        self.web.send(request).await
     }
 
     async fn person(&self, token: &str) -> Result<Person, NotSaid> {
@@ -242,19 +245,13 @@ impl Directory for Github {
         }
         let app = BASE64_STANDARD.encode(format!("{}:{}", self.config.client_id, self.secret));
         let url = format!("{}/users/{text}", self.api);
-        let request = Request::get(&url)
-            .header(ACCEPT, "application/vnd.github+json")
-            .header(AUTHORIZATION, format!("Basic {app}"))
-            .body(Vec::new())
-            .map_err(|error| Unavailable(error.to_string()))?;
-        let answer = self.web.send(request).await?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(matches);
+        let answer = self.get(&url, &format!("Basic {app}")).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(matches),
+            _ => return Err(said(&url, &answer).into()),
         }
-        if answer.status() != StatusCode::OK {
-            return Err(said(&url, &answer).into());
-        }
-        let Account { id, login, name, r#type } = parse(&answer)?;
+        let Account { user: User { id, login, name }, r#type } = parse(&answer)?;
         let (found, id) = match r#type.as_str() {
             "Organization" => (&mut matches.groups, format!("org-{id}")),
             _ => (&mut matches.users, id.to_string()),

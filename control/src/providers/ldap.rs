@@ -48,8 +48,6 @@ pub(super) struct Ldap {
 }
 
 impl Ldap {
-    const GROUP_CLASSES: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
-
     pub(super) fn new(config: kinds::Ldap, password: String) -> Result<Self, Unavailable> {
         let tls = config.ca.as_deref().map(trusting).transpose()?.map(Arc::new);
         Ok(Self { config, password, tls })
@@ -111,6 +109,22 @@ impl Ldap {
         };
         let own = self.config.user_filter.as_deref().unwrap_or_default();
         format!("(&{class}{filter}{own})")
+    }
+
+    /// What groups are.
+    fn group_class(&self) -> &'static str {
+        match self.config.schema {
+            Schema::ActiveDirectory => "(objectClass=group)",
+            Schema::InetOrgPerson => "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))",
+        }
+    }
+
+    /// What users and groups are known by for good.
+    fn id(&self) -> &'static str {
+        match self.config.schema {
+            Schema::ActiveDirectory => "objectSid",
+            Schema::InetOrgPerson => "entryUUID",
+        }
     }
 
     fn attributes(&self) -> &'static [&'static str] {
@@ -179,13 +193,8 @@ impl Ldap {
     }
 
     /// All that a filter finds, or none of it: a group is never left out in silence.
-    async fn groups(
-        &self,
-        searcher: &mut Searcher<'_>,
-        filter: &str,
-        id: &'static str,
-    ) -> Result<Vec<Entry>, Unavailable> {
-        let found = searcher.search(self.group_base(), filter, &[id, "cn"], GROUPS_MAX + 1).await?;
+    async fn groups(&self, searcher: &mut Searcher<'_>, filter: &str) -> Result<Vec<Entry>, Unavailable> {
+        let found = searcher.search(self.group_base(), filter, &[self.id(), "cn"], GROUPS_MAX + 1).await?;
         if found.len() > GROUPS_MAX {
             return Err(Unavailable(format!("more than {GROUPS_MAX} groups at once: too many to read")));
         }
@@ -193,8 +202,8 @@ impl Ldap {
     }
 
     async fn groups_in_chain(&self, searcher: &mut Searcher<'_>, dn: &str) -> Result<Groups, Unavailable> {
-        let filter = format!("(&(objectClass=group)(member:{IN_CHAIN}:={}))", ldap_escape(dn));
-        let found = self.groups(searcher, &filter, "objectSid").await?;
+        let filter = format!("(&{}(member:{IN_CHAIN}:={}))", self.group_class(), ldap_escape(dn));
+        let found = self.groups(searcher, &filter).await?;
         Ok(found.iter().filter_map(|group| Some((group.sid()?, group.text("cn")))).collect())
     }
 
@@ -210,8 +219,8 @@ impl Ldap {
                     format!("(member={dn})(uniqueMember={dn})")
                 };
                 let members: String = batch.iter().map(member).collect();
-                let filter = format!("(&{}(|{members}))", Self::GROUP_CLASSES);
-                for group in self.groups(searcher, &filter, "entryUUID").await? {
+                let filter = format!("(&{}(|{members}))", self.group_class());
+                for group in self.groups(searcher, &filter).await? {
                     if seen.insert(group.dn.clone()) {
                         let id = group.text("entryUUID").ok_or_else(|| group.lacks("entryUUID"))?;
                         groups.insert(id, group.text("cn"));
@@ -250,11 +259,7 @@ impl Directory for Ldap {
 
     async fn find(&self, id: &str, _grant: Option<&str>) -> Result<Found, Unavailable> {
         let mut searcher = Searcher::open(self).await?;
-        let attribute = match self.config.schema {
-            Schema::ActiveDirectory => "objectSid",
-            Schema::InetOrgPerson => "entryUUID",
-        };
-        let filter = format!("({attribute}={})", ldap_escape(id));
+        let filter = format!("({}={})", self.id(), ldap_escape(id));
         match self.one(&mut searcher, &filter).await? {
             Some(entry) if entry.may_log_in(jiff::Timestamp::now()) => {
                 Ok(Some(self.person(&mut searcher, &entry).await?).into())

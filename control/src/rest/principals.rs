@@ -7,16 +7,15 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
-use drover_api::kinds::{Kind, Provider};
+use drover_api::kinds::Provider;
 use drover_api::rest::{FoundPrincipal, Principals};
 use drover_api::status::Status;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::caller::Caller;
-use super::seen;
+use super::changeable;
 use crate::people;
-use crate::placed::Place;
 use crate::providers::{self, Match, Matches, NotSearched, Unavailable};
 use crate::routes::{Control, Refused};
 
@@ -40,8 +39,7 @@ pub(super) async fn search(
     headers: HeaderMap,
 ) -> Result<Json<Principals>, Refused> {
     let caller = Caller::of(&control, &headers).await?;
-    let kept = seen::<Provider>(&control, &caller, &key).await?;
-    caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
+    let kept = changeable::<Provider>(&control, &caller, &key).await?;
     let text = query.map(|Query(search)| search.name).unwrap_or_default();
     let text = text.trim();
     if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::caller::Caller;
 use super::login::is_browsers;
-use super::{Writes, field, replaceable, seen};
+use super::{Writes, changeable, field, replaceable};
 use crate::console::away;
 use crate::objects::{ProviderSecret, Stored};
 use crate::people::{self, LOCAL, end_tokens};
@@ -119,8 +119,7 @@ pub(super) async fn test(
     headers: HeaderMap,
 ) -> Result<Json<Object<Provider>>, Refused> {
     let caller = Caller::of(&control, &headers).await?;
-    let Stored { object, secret } = seen::<Provider>(&control, &caller, &key).await?;
-    caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
+    let Stored { object, secret } = changeable::<Provider>(&control, &caller, &key).await?;
     try_out(&control, &object.spec, &secret.map(|secret| secret.password).unwrap_or_default()).await?;
     Ok(Json(object))
 }
@@ -135,11 +134,7 @@ pub(super) async fn change_secret(
     let caller = Caller::of(&control, &headers).await?;
     let Json(ChangeSecret { password, object }) = body?;
     let tried = match object {
-        None => {
-            let current = seen::<Provider>(&control, &caller, &key).await?.object;
-            caller.may(&control, "PUT", Provider::PLURAL, Some(&key), &Place::Drover)?;
-            current
-        }
+        None => changeable::<Provider>(&control, &caller, &key).await?.object,
         Some(next) => {
             let current =
                 replaceable::<Provider>(&control, &caller, &key, next.metadata.revision).await?.object;

@@ -16,14 +16,13 @@ use super::caller::Caller;
 use super::password::given_or_drawn;
 use super::{Writes, applied, field, seen};
 use crate::objects::{Stored, UserName};
-use crate::people::{end_tokens, is_local};
+use crate::people::{end_tokens, is_local, is_shown};
 use crate::placed::Place;
 use crate::providers::NotOpened;
 use crate::refresh::{self, NotRefreshed};
 use crate::routes::{Control, Refused};
 
 const NAME_BYTES_MAX: usize = 128;
-const DISPLAY_NAME_BYTES_MAX: usize = 256;
 const GROUPS_MAX: usize = 256;
 
 impl Writes for User {
@@ -115,11 +114,10 @@ impl From<NotRefreshed> for Refused {
 
 fn check(user: &User) -> Result<(), Refused> {
     let invalid = |field: &str, problem: &str| Err(Refused::of(Status::invalid(field, problem)));
-    let printable = |text: &str| !text.chars().any(char::is_control);
     let name = &user.name;
     if name.is_empty()
         || name.len() > NAME_BYTES_MAX
-        || !printable(name)
+        || name.chars().any(char::is_control)
         || name.trim() != name
         || name.contains('/')
     {
@@ -132,7 +130,7 @@ fn check(user: &User) -> Result<(), Refused> {
         return invalid("spec.name", "must not begin with system: or drover:");
     }
     let display_name = user.display_name.as_deref().unwrap_or_default();
-    if display_name.len() > DISPLAY_NAME_BYTES_MAX || !printable(display_name) {
+    if !is_shown(display_name) {
         return invalid("spec.display_name", "must be at most 256 bytes without control characters");
     }
     if user.groups.len() > GROUPS_MAX {

@@ -95,6 +95,9 @@ async fn who_searches_a_directory_finds_what_to_bind_before_anybody_has_logged_i
     let shown = installed.says(&["group", "show", "engineering"]).await.unwrap();
     assert!(shown.starts_with("Members of corp:group/") && shown.contains("\n  bob@corp\n"), "{shown}");
 
+    let theirs = installed.says(&["group", "add", "ops", "bob@corp"]).await.unwrap_err().to_string();
+    assert!(theirs.contains("bob@corp is a directory's user"), "{theirs}");
+
     let bob = search("Bob B").await;
     let uuid = soon(ldap.uuid("(uid=bob)")).await.unwrap();
     assert_eq!((bob.len(), &bob[0].principal, &*bob[0].name), (1, &format!("corp:user/{uuid}"), "bob"));

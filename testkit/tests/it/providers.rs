@@ -222,6 +222,13 @@ async fn somebody_of_github_has_the_roles_of_their_teams_and_of_those_above() {
         );
     }
 
+    github.limit().await.unwrap();
+    let limited = installed.says(&["provider", "search", "gh", "corp"]).await.unwrap_err().to_string();
+    assert!(limited.contains("the directory did not answer") && limited.contains("rate limit"), "{limited}");
+    let set = ["provider", "set-servers", "gh", "--server", "ldaps://ldap.invalid", "--password-stdin"];
+    let none = installed.says(&set).await.unwrap_err().to_string();
+    assert!(none.contains("gh is no Active Directory and no LDAP server"), "{none}");
+
     let chromium = Chromium::start(&folder("github-chromium")).await;
     let log_in = async || {
         let (login, url, _lines) = terminal(installation, "alice").await;

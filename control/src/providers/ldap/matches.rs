@@ -14,24 +14,19 @@ impl Ldap {
             let text = ldap_escape(text);
             attributes.iter().map(|attribute| format!("({attribute}=*{text}*)")).collect::<String>()
         };
-        let (user_names, groups, group_names, id, name): (&[_], _, &[_], _, _) = match self.config.schema {
-            Schema::ActiveDirectory => (
-                &["sAMAccountName", "userPrincipalName", "displayName"],
-                "(objectClass=group)",
-                &["sAMAccountName", "cn"],
-                "objectSid",
-                "sAMAccountName",
-            ),
-            Schema::InetOrgPerson => {
-                (&["uid", "cn", "displayName"], Self::GROUP_CLASSES, &["cn"], "entryUUID", "uid")
+        // Of users, first what they log in as.
+        let (user_names, group_names): (&[_], &[_]) = match self.config.schema {
+            Schema::ActiveDirectory => {
+                (&["sAMAccountName", "userPrincipalName", "displayName"], &["sAMAccountName", "cn"])
             }
+            Schema::InetOrgPerson => (&["uid", "cn", "displayName"], &["cn"]),
         };
         let users = self.users(&format!("(|{})", contains(user_names)));
         let users = searcher.search(&self.config.user_base, &users, self.attributes(), max).await?;
-        let groups = format!("(&{groups}(|{}))", contains(group_names));
-        let groups = searcher.search(self.group_base(), &groups, &[id, "cn"], max).await?;
+        let groups = format!("(&{}(|{}))", self.group_class(), contains(group_names));
+        let groups = searcher.search(self.group_base(), &groups, &[self.id(), "cn"], max).await?;
         Ok(Matches {
-            users: users.iter().filter_map(|entry| matched(entry, name)).collect(),
+            users: users.iter().filter_map(|entry| matched(entry, user_names[0])).collect(),
             groups: groups.iter().filter_map(|entry| matched(entry, "cn")).collect(),
         })
     }

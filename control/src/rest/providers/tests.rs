@@ -142,3 +142,34 @@ async fn regression_a_password_that_is_kept_goes_to_no_other_server() {
     }
     assert!(listener.accept().is_err(), "nobody was asked");
 }
+
+#[tokio::test]
+async fn only_who_may_change_a_provider_searches_it_and_says_for_what() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", Domain::Global)]).await;
+    let jwt = json!({ "issuer": "https://ci.test", "audience": "drover", "rules": [{ "name": "a", "claims": { "sub": "a" } }] });
+    let spec = json!({ "name": "ci", "directory": { "jwt": jwt } });
+    let spec: Provider = serde_json::from_value(spec).unwrap();
+    served.control.objects.create(&spec, None).await.unwrap();
+    let reads = json!({ "name": "reader", "rules": [{ "effect": "allow", "verbs": ["get"], "apiGroups": ["drover.io"], "resources": ["providers"] }] });
+    assert_eq!(served.ask(&admin, "POST", "/v1/roles", Some(reads)).await.0, 201);
+    let reader = served.user("reader", &[("reader", Domain::Global)]).await;
+    let nobody = served.user("nobody", &[]).await;
+    let path = "/v1/providers/ci/principals";
+    assert_eq!(served.ask(&reader, "GET", "/v1/providers/ci", None).await.0, 200);
+    for (token, code) in [(&reader, 403), (&nobody, 404), (&String::new(), 401)] {
+        assert_eq!(served.ask(token, "GET", &format!("{path}?name=a"), None).await.0, code);
+    }
+    let long = format!("?name={}", "a".repeat(257));
+    for query in ["", "?name=", "?name=%20", "?name=a%0Ab", "?text=a", "?name=a&more=b", &long] {
+        let (code, answer) = served.ask(&admin, "GET", &format!("{path}{query}"), None).await;
+        assert_eq!(
+            (code, &answer["details"]["causes"][0]["field"]),
+            (422, &json!("name")),
+            "{query}: {answer}"
+        );
+    }
+    let (code, answer) = served.ask(&admin, "GET", &format!("{path}?name=a"), None).await;
+    let message = answer["message"].as_str().unwrap();
+    assert!(code == 422 && message.contains("they name as ci:user/RULE"), "{answer}");
+}
