@@ -455,47 +455,6 @@ async fn all_tokens_of_a_user_end_at_once_by_themselves_or_by_a_rule() {
 }
 
 #[tokio::test]
-async fn groups_are_those_of_the_users_and_bindings_that_one_sees() {
-    let served = served().await;
-    let admin = served.user("root", &[("admin", Domain::Global)]).await;
-    let owner = served.user("owner", &[("cluster-owner", cluster("c-1"))]).await;
-    for (name, groups) in [("zoe", ["dev", "ops"].as_slice()), ("adam", &["ops"]), ("none", &[])] {
-        let groups: Vec<_> = groups.iter().map(|group| format!("local:group/{group}")).collect();
-        let user = json!({ "name": name, "groups": groups, "password": "correct horse" });
-        assert_eq!(served.ask(&admin, "POST", "/v1/users", Some(user)).await.0, 201);
-    }
-    for (name, principal, domain) in [
-        ("everywhere", "local:group/ops", Domain::Global),
-        ("corps", "corp:group/S-1-5-21-7", cluster("c-1")),
-        ("users", "oidc:user/a:group/b", cluster("c-1")),
-    ] {
-        let (name, principal) = (name.to_owned(), principal.to_owned());
-        served
-            .put(&Binding { name, principal, role: "cluster-viewer".into(), domain, expires_at: None })
-            .await;
-    }
-    let login = json!({ "name": "zoe", "password": "correct horse" });
-    let zoe = served.ask("", "POST", "/v1/login", Some(login)).await.1["secret"].as_str().unwrap().to_owned();
-    let group = |principal: &str, members: &[&str], bindings: &[&str]| json!({ "principal": principal, "members": members, "bindings": bindings });
-    let corps = group("corp:group/S-1-5-21-7", &[], &["corps"]);
-    for (token, groups) in [
-        (
-            &admin,
-            vec![
-                corps.clone(),
-                group("local:group/dev", &["zoe"], &[]),
-                group("local:group/ops", &["adam", "zoe"], &["everywhere"]),
-            ],
-        ),
-        (&owner, vec![corps]),
-        (&zoe, vec![group("local:group/dev", &["zoe"], &[]), group("local:group/ops", &["zoe"], &[])]),
-    ] {
-        assert_eq!(served.ask(token, "GET", "/v1/groups", None).await, (200, json!({ "items": groups })));
-    }
-    assert_eq!(served.ask("", "GET", "/v1/groups", None).await.0, 401);
-}
-
-#[tokio::test]
 async fn guesses_make_their_own_client_wait_and_only_a_gateway_says_which_one_it_is() {
     let served = served().await;
     served.user("zoe", &[]).await;
