@@ -16,4 +16,5 @@ pub mod signed;
 pub mod snapshot;
 pub mod status;
 pub mod sync;
+pub mod texts;
 pub mod token;

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
-    Caller, ChangePassword, ChangeSecret, Created, GROUPS, Groups, JWT, JwtLogin, JwtShown, LOGIN, List,
-    Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL, Revoked, SELF,
-    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    Caller, ChangePassword, ChangeSecret, Created, DroverStatus, GROUPS, Groups, JWT, JwtLogin, JwtShown,
+    LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL,
+    Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -56,6 +56,10 @@ pub fn describe() -> Value {
     );
     let groups = groups.gives::<Groups>(&mut paths, 200);
     paths.add(GROUPS, "get", groups);
+    let status =
+        Operation::new("status", "Names objects that are not in force as they were written, and why.");
+    let status = status.gives::<DroverStatus>(&mut paths, 200);
+    paths.add(STATUS, "get", status);
     let search = Operation::new(
         "searchProvider",
         "Searches a directory for users and groups, whether or not anybody has logged in.",

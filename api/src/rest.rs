@@ -34,6 +34,8 @@ pub const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// How a program asks with a code that a browser brought it (RFC 6749, 4.1.3), and where it sends the browser for one.
 pub const CODE_GRANT: &str = "authorization_code";
 pub const AUTHORIZE: &str = "/console/authorize";
+/// What keeps Drover itself from being whole.
+pub const STATUS: &str = "/v1/status";
 /// The groups of the users and bindings that the caller sees.
 pub const GROUPS: &str = "/v1/groups";
 /// When the tokens that the caller sees were last used.
@@ -308,4 +310,22 @@ impl Served for Role {
 
 impl Served for Binding {
     type Create = CreateBinding;
+}
+
+/// Objects that are not in force as they were written, and why.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DroverStatus {
+    /// At most 100; those that others are set aside for come first.
+    pub set_aside: Vec<SetAside>,
+    /// All of them.
+    pub set_aside_total: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetAside {
+    pub kind: String,
+    pub key: String,
+    pub problem: String,
 }

@@ -21,12 +21,17 @@ pub mod assertions;
 pub mod delta;
 pub mod signing;
 
+pub use alone::Alone;
 pub use assertions::Assertions;
 pub use check::changed_tokens;
+pub use problems::Unsound;
+pub use sift::{SET_ASIDE_ROLE, SetAside, StandIn, denying_binding, denying_role, put_in, sift};
 
+mod alone;
 mod check;
 mod problems;
 mod rules;
+mod sift;
 
 /// The format that this build writes and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -198,7 +203,7 @@ impl TryFrom<Document> for Snapshot {
     type Error = SnapshotInvalid;
 
     fn try_from(document: Document) -> Result<Self, SnapshotInvalid> {
-        check::check(document)
+        check::check(document).map_err(|refused| refused.1.into())
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) enum Command {
     /// Who holds which role, where.
     #[command(subcommand)]
     Binding(Binding),
+    /// Show what keeps Drover itself from being whole: objects that are not in force as they were written.
+    Status,
     /// Print a completion script for a shell.
     Completion { shell: Shell },
 }

@@ -7,9 +7,9 @@ use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, Token, User};
 use drover_api::rest::{
     CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
-    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, GROUPS, Group, Groups, JWT, JwtLogin,
-    JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER,
-    RENEWAL, Revoked, SELF, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, DroverStatus, GROUPS, Group, Groups, JWT,
+    JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals,
+    REFRESH_USER, RENEWAL, Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -112,6 +112,10 @@ impl Client {
         Ok(groups.items)
     }
 
+    pub(crate) fn status(&self) -> anyhow::Result<DroverStatus> {
+        self.send("GET", STATUS, None::<&()>)
+    }
+
     pub(crate) fn token_uses(&self) -> anyhow::Result<TokenUses> {
         self.send("GET", TOKEN_USES, None::<&()>)
     }
@@ -160,8 +164,10 @@ impl Client {
         self.send("PUT", &path::<K>(Some(object.spec.key())), Some(object))
     }
 
-    pub(crate) fn delete<K: Kind>(&self, key: &str) -> anyhow::Result<Object<K>> {
-        self.send("DELETE", &path::<K>(Some(key)), None::<&()>)
+    pub(crate) fn delete<K: Kind>(&self, key: &str) -> anyhow::Result<()> {
+        // Of an object that could not be read there is none in the answer.
+        let _deleted: serde_json::Value = self.send("DELETE", &path::<K>(Some(key)), None::<&()>)?;
+        Ok(())
     }
 
     /// Whether a cluster's API server answers.

@@ -19,6 +19,7 @@ mod kubeconfig;
 mod login;
 mod provider;
 mod renewal;
+mod status;
 mod token;
 mod up;
 mod user;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => user::run(&client()?, command, output),
         Command::Provider(command) => provider::run(&client()?, command, output),
         Command::Binding(command) => binding::run(&client()?, command, output),
+        Command::Status => status::run(&client()?, output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "drover", &mut std::io::stdout());
             Ok(())

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_api::kinds::{Binding, Kind, User};
+use drover_api::texts::DisplayName;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -71,10 +72,11 @@ impl GroupNames {
             let principal = people::group(provider, id);
             let known = heard.names.get(&principal);
             let full = known.is_none() && heard.names.len() >= NAMES_MAX;
-            if known.is_some_and(|known| known == name) || full || !people::is_shown(name) {
+            let Some(name) = DisplayName::of_directory(name).filter(|_| !full) else { continue };
+            if known.is_some_and(|known| known == name.as_str()) {
                 continue;
             }
-            heard.names.insert(principal, name.to_owned());
+            heard.names.insert(principal, name.into());
             heard.unwritten.insert(provider.to_owned());
         }
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use drover_api::kinds::{
     Binding, Cluster, Kind, Metadata, Object, Provider, RegistrationToken, Role, Token, User,
 };
+use drover_api::snapshot::{Alone, Unsound};
 use drover_api::token::CredentialHash;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::seal::{Seal, SealBroken};
 use crate::store::{Expected, Record, Revision, Store, StoreError, Value};
@@ -16,6 +18,11 @@ use crate::store::{Expected, Record, Revision, Store, StoreError, Value};
 /// A kind that control keeps, and what of it never leaves control.
 pub trait Kept: Kind {
     type Secret: Serialize + DeserializeOwned + Send + Sync;
+
+    /// Whether gateways would take it up: nothing else is kept.
+    fn check(&self) -> Result<(), Unsound> {
+        Ok(())
+    }
 }
 
 /// Of kinds that have none.
@@ -48,10 +55,18 @@ pub struct RegistrationSecret {
 
 impl Kept for Binding {
     type Secret = NoSecret;
+
+    fn check(&self) -> Result<(), Unsound> {
+        self.check_alone()
+    }
 }
 
 impl Kept for Cluster {
     type Secret = NoSecret;
+
+    fn check(&self) -> Result<(), Unsound> {
+        self.check_alone()
+    }
 }
 
 impl Kept for Provider {
@@ -64,14 +79,26 @@ impl Kept for RegistrationToken {
 
 impl Kept for Role {
     type Secret = NoSecret;
+
+    fn check(&self) -> Result<(), Unsound> {
+        self.check_alone()
+    }
 }
 
 impl Kept for Token {
     type Secret = NoSecret;
+
+    fn check(&self) -> Result<(), Unsound> {
+        self.check_alone()
+    }
 }
 
 impl Kept for User {
     type Secret = UserSecret;
+
+    fn check(&self) -> Result<(), Unsound> {
+        self.check_alone()
+    }
 }
 
 /// A name whose user is gone: it stays theirs, in every cluster's bindings and records.
@@ -159,6 +186,8 @@ pub enum ObjectsError {
     Sealed { kind: &'static str, key: String, error: SealBroken },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{kind} {key:?} is not sound: {unsound}")]
+    Unsound { kind: &'static str, key: String, unsound: Unsound },
     #[error("{kind} {key:?} has format {found}, and this program knows {known}: use the newer program")]
     TooNew { kind: &'static str, key: String, found: u32, known: u32 },
 }
@@ -188,9 +217,15 @@ impl Objects {
         record.map(|record| self.read(record)).transpose()
     }
 
-    /// In the order of their keys, without their secrets.
+    /// In the order of their keys, without their secrets, and without those that cannot be read: they are set aside.
     pub async fn list<K: Kept>(&self) -> Result<Vec<Object<K>>, ObjectsError> {
-        self.store.list(K::KIND).await?.into_iter().map(object).collect()
+        let records = self.store.list(K::KIND).await?.into_iter();
+        let readable = |record| {
+            object(record)
+                .inspect_err(|error| warn!(%error, "an object cannot be read, and is in no list"))
+                .ok()
+        };
+        Ok(records.filter_map(readable).collect())
     }
 
     pub async fn create<K: Kept>(
@@ -229,13 +264,21 @@ impl Objects {
         Ok(self.store.delete(K::KIND, key, revision).await?)
     }
 
+    /// Whatever is there, also where it cannot be read.
+    pub async fn delete_unread<K: Kept>(&self, key: &str) -> Result<Revision, ObjectsError> {
+        let revision = self.store.get(K::KIND, key).await?.map(|record| record.revision);
+        self.delete::<K>(key, revision.unwrap_or_default()).await
+    }
+
     fn value<K: Kept>(&self, spec: &K, secret: Option<&K::Secret>) -> Result<Value, ObjectsError> {
-        let malformed = |error| ObjectsError::Malformed { kind: K::KIND, key: spec.key().to_owned(), error };
+        let (kind, key) = (K::KIND, spec.key());
+        spec.check().map_err(|unsound| ObjectsError::Unsound { kind, key: key.to_owned(), unsound })?;
+        let malformed = |error| ObjectsError::Malformed { kind, key: key.to_owned(), error };
         let secret = secret.map(serde_json::to_vec).transpose().map_err(malformed)?;
         Ok(Value {
             format: K::FORMAT,
             spec: serde_json::to_vec(spec).map_err(malformed)?,
-            secret: secret.map(|secret| self.seal.seal(K::KIND, spec.key(), &secret)),
+            secret: secret.map(|secret| self.seal.seal(kind, key, &secret)),
         })
     }
 
@@ -317,6 +360,31 @@ mod tests {
         let objects = Objects::new(store, Seal::new(&[7; 32]));
         assert!(matches!(objects.get::<User>("zoe").await, Err(ObjectsError::TooNew { found: 2, .. })));
         assert!(matches!(objects.get::<User>("yan").await, Err(ObjectsError::Malformed { .. })));
-        assert!(objects.list::<User>().await.is_err());
+        // One that can be read holds.
+        let adam = User { name: "adam".into(), ..zoe() };
+        objects.create(&adam, None).await.unwrap();
+        let listed: Vec<_> =
+            objects.list::<User>().await.unwrap().into_iter().map(|user| user.spec.name).collect();
+        assert_eq!(listed, ["adam"]);
+    }
+
+    #[tokio::test]
+    async fn regression_what_gateways_would_not_take_up_is_never_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
+        let objects = Objects::new(store, Seal::new(&[7; 32]));
+        let made = objects.create(&zoe(), None).await.unwrap();
+        for unsound in [
+            User { display_name: Some(" Zoe".into()), ..zoe() },
+            User { display_name: Some(String::new()), ..zoe() },
+            User { display_name: Some("Zoe\u{a0}".into()), ..zoe() },
+            User { groups: vec!["system:masters".into()], ..zoe() },
+            User { principal: "local:group/7".into(), ..zoe() },
+        ] {
+            let refused = objects.update(made.metadata.revision, &unsound, None).await;
+            assert!(matches!(refused, Err(ObjectsError::Unsound { .. })), "{unsound:?}");
+        }
+        let unsound = User { name: "system:zoe".into(), ..zoe() };
+        assert!(matches!(objects.put(&unsound, None).await, Err(ObjectsError::Unsound { .. })));
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use drover_api::kinds::{Access, Binding, Object, Provider, Token, User};
-use drover_api::snapshot::{RESERVED_PREFIXES, USER_GROUPS_MAX};
+use drover_api::snapshot::USER_GROUPS_MAX;
+use drover_api::texts::{self, DisplayName};
 use drover_api::token::{self, TokenId};
 use drover_policy::Principal;
 use jiff::Timestamp;
@@ -14,8 +15,8 @@ use crate::providers::Person;
 use crate::routes::Control;
 use crate::snapshots::State;
 
-const SHOWN_BYTES_MAX: usize = 256;
-const LOGIN_BYTES_MAX: usize = 64;
+/// Longest name of an account, in bytes.
+const LOGIN_BYTES_MAX: usize = 256;
 /// The provider of Drover's own users.
 pub(crate) const LOCAL: &str = "local";
 /// Names that are tried for a new user before it gets none.
@@ -33,11 +34,6 @@ pub(crate) enum NotTaken {
     Objects(#[from] ObjectsError),
     #[error("{0} is in more than {USER_GROUPS_MAX} groups")]
     TooManyGroups(String),
-}
-
-/// Whether a name that rules do not know can be shown to people: of a person or a group.
-pub(crate) fn is_shown(name: &str) -> bool {
-    name.len() <= SHOWN_BYTES_MAX && !name.chars().any(char::is_control)
 }
 
 /// Whether Drover itself knows the user's password and groups.
@@ -82,7 +78,7 @@ pub(crate) async fn admit(
     if !is_let_in(control, provider, &principal, &groups).await? {
         return Err(NotTaken::Access(person.login.clone()));
     }
-    let display_name = person.display_name.clone().filter(|name| is_shown(name));
+    let display_name = person.display_name.as_deref().and_then(DisplayName::of_directory).map(String::from);
     Ok(Admitted { principal, display_name, groups })
 }
 
@@ -214,13 +210,7 @@ async fn is_let_in(
 
 /// Whether an account's name can be part of a user's.
 pub(crate) fn is_login(login: &str) -> bool {
-    let sound = |text: char| !text.is_control() && text != '/';
-    let lower = login.to_lowercase();
-    !login.is_empty()
-        && login.len() <= LOGIN_BYTES_MAX
-        && login.trim() == login
-        && login.chars().all(sound)
-        && !RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+    login.len() <= LOGIN_BYTES_MAX && texts::UserName::parse(login).is_ok()
 }
 
 /// `alice@ad`, or where somebody else has or had that, `alice-2@ad` and on.
@@ -316,9 +306,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// Gateways would not take up what is written, so it is not published; but it is there.
+    /// Gateways would not take it up, so it is not published; but it is there.
     #[tokio::test]
-    async fn what_is_held_back_counts_and_ends_as_what_is_published() {
+    async fn what_is_set_aside_counts_and_ends_as_what_is_published() {
         let served = served().await;
         let control = &served.control;
         served.user("zoe", &[]).await;
@@ -344,7 +334,7 @@ pub(crate) mod tests {
             expires_at: None,
         };
         control.objects.create(&binding, None).await.unwrap();
-        assert!(control.whole_state().is_none());
+        let _writes = control.begin_write().await;
         let restricted = provider(Access::Restricted, &[]);
         for (group, expected) in [("ops", true), ("dev", false)] {
             let said = is_let_in(control, &restricted, "corp:user/1", &[super::group("corp", group)]).await;

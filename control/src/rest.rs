@@ -15,13 +15,13 @@ use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, R
 use drover_api::openapi;
 use drover_api::rest::{
     Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GROUPS, JWT, LOGIN, List, PASSWORD, PREFIX, PRINCIPALS,
-    PROVIDER_SECRET, REFRESH_USER, RENEWAL, SELF, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
+    PROVIDER_SECRET, REFRESH_USER, RENEWAL, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
 
 use crate::objects::{Kept, ObjectsError, Stored};
-use crate::placed::Placed;
+use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused, unavailable};
 use crate::store::{Expected, Revision, StoreError};
 
@@ -36,6 +36,7 @@ mod principals;
 mod providers;
 mod registration;
 pub(crate) mod renewal;
+mod status;
 pub(crate) mod tokens;
 mod users;
 
@@ -98,6 +99,7 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(DEVICE_TOKEN, post(device::token))
         .route(PASSWORD, post(password::change))
         .route(GROUPS, get(groups::list))
+        .route(STATUS, get(status::read))
         .route(TOKEN_USES, get(tokens::uses))
         .route(USER_TOKENS, delete_method(tokens::revoke_all))
         .route(TEST_PROVIDER, post(providers::test))
@@ -214,6 +216,14 @@ async fn delete<K: Writes>(
     let caller = Caller::of(&control, &headers).await?;
     let (revision, deleted) = {
         let _writes = control.begin_write().await;
+        if let Err(ObjectsError::Malformed { .. } | ObjectsError::TooNew { .. }) =
+            control.objects.get::<K>(&key).await
+        {
+            // It says neither where it is nor whose it is.
+            caller.may(&control, "DELETE", K::PLURAL, Some(&key), &Place::Drover)?;
+            let revision = control.objects.delete_unread::<K>(&key).await?;
+            return Ok(applied(&control, revision, StatusCode::OK, serde_json::json!({})).await);
+        }
         let Stored { object, .. } = seen::<K>(&control, &caller, &key).await?;
         if !(K::OWNER_DELETES && caller.owns(&object.spec)) {
             caller.may(&control, "DELETE", K::PLURAL, Some(&key), &object.spec.place())?;
@@ -238,12 +248,18 @@ async fn applied(control: &Control, revision: Revision, code: StatusCode, body: 
     let late = control.gateways.wait_applied(revision, APPLY_TIMEOUT).await;
     let mut response = (code, Json(body)).into_response();
     if !late.is_empty() {
-        let warning = format!("299 - \"gateways that have not applied it yet: {}\"", late.join(", "));
-        if let Ok(warning) = HeaderValue::from_str(&warning) {
-            response.headers_mut().insert(WARNING, warning);
-        }
+        warn(&mut response, &format!("gateways that have not applied it yet: {}", late.join(", ")));
+    }
+    if control.snapshots.state().aside().iter().next().is_some() {
+        warn(&mut response, "objects in Drover's store are set aside as unsound: drover status names them");
     }
     response
+}
+
+fn warn(response: &mut Response, text: &str) {
+    if let Ok(warning) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+        response.headers_mut().append(WARNING, warning);
+    }
 }
 
 /// A field that has to be one of ours.
@@ -261,6 +277,13 @@ impl From<ObjectsError> for Refused {
                 };
                 Self::of(Status::failure(409, reason, error.to_string()))
             }
+            ObjectsError::Unsound { unsound, .. } => {
+                let field = match unsound.field {
+                    "" => "spec".to_owned(),
+                    field => format!("spec.{field}"),
+                };
+                Self::of(Status::invalid(&field, unsound.problem.clone()))
+            }
             ObjectsError::Malformed { .. }
             | ObjectsError::Sealed { .. }
             | ObjectsError::Store(_)
@@ -269,5 +292,7 @@ impl From<ObjectsError> for Refused {
     }
 }
 
+#[cfg(test)]
+mod soundness;
 #[cfg(test)]
 pub(crate) mod tests;

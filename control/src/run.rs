@@ -95,6 +95,9 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let listener = Listener::bind(config.listen, listener::tls(&authority, SystemTime::now())?).await?;
     let (tasks, connections, cancelled) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
     let readiness = Readiness::new();
+    let (whole, sound) = (snapshots.clone(), snapshots.clone());
+    readiness.check("published", move || whole.is_whole());
+    readiness.note("set aside", move || sound.state().aside().summary());
     let admin = admin::serve(config.admin_listen, readiness.clone(), prometheus, cancelled.clone()).await?;
     info!(listen = %listener.local_addr()?, admin = %admin.local_addr(), "control serving");
 

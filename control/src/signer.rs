@@ -61,6 +61,10 @@ pub struct Signers {
 }
 
 impl Signers {
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
     pub fn new(objects: Objects, authority: Arc<Authority>) -> Self {
         Self { objects, authority }
     }

@@ -1,7 +1,8 @@
 //! Makes what gateways serve from out of the store, and tells who follows that there is more.
 //!
-//! Only what a gateway would take up is published: a state that is not sound is held back until it is.
+//! Only what a gateway would take up is published: an object that is not sound is set aside, and holds back no other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -9,22 +10,26 @@ use anyhow::Context;
 use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
 use drover_api::snapshot::delta::Delta;
 use drover_api::snapshot::signing::{Signing, Term};
-use drover_api::snapshot::{Document, Snapshot};
+use drover_api::snapshot::{Document, sift};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::authorizer::Authorizer;
+use crate::objects::{Objects, ObjectsError};
 use crate::signer::Signers;
 use crate::store::{Change, Revision, Store, Watch};
 
 mod around;
+mod aside;
 mod index;
 mod signatures;
 mod state;
 
 use around::Around;
+pub(crate) use aside::Aside;
+use aside::Note;
 use state::Freshness;
 pub(crate) use state::State;
 
@@ -51,6 +56,8 @@ pub struct Snapshots {
     signing: RwLock<Arc<Signing>>,
     /// The whole state as it travels, made once for all that ask.
     whole: Mutex<Option<(Published, Arc<str>)>>,
+    /// Something that was written is not published, for whatever reason.
+    held_back: AtomicBool,
 }
 
 impl Snapshots {
@@ -64,9 +71,21 @@ impl Snapshots {
         let signing = Arc::new(signers.current(now).await?);
         let revision = *store.revision().borrow();
         let mut state = State::known_since(store.oldest().await?);
-        for kind in [Cluster::KIND, User::KIND, Token::KIND, Role::KIND, Binding::KIND] {
+        let kinds = [
+            (Cluster::KIND, Cluster::FORMAT),
+            (User::KIND, User::FORMAT),
+            (Token::KIND, Token::FORMAT),
+            (Role::KIND, Role::FORMAT),
+            (Binding::KIND, Binding::FORMAT),
+        ];
+        for (kind, known) in kinds {
             for record in store.list(kind).await? {
-                state.take_in(Change::Put(record))?;
+                // A program that was taken back would set aside all that the newer one wrote.
+                if record.value.format > known {
+                    let (key, found) = (record.key, record.value.format);
+                    return Err(ObjectsError::TooNew { kind, key, found, known }.into());
+                }
+                state.take_in(Change::Put(record));
             }
         }
         // And what was deleted, to tell a gateway that was away.
@@ -74,13 +93,24 @@ impl Snapshots {
         while told < revision {
             for change in watch.next().await? {
                 told = change.revision();
-                state.take_in(change)?;
+                state.take_in(change);
             }
         }
-        let (published, _) = watch::channel(Published { revision: state.revision, issued_at: now });
+        let known_since = state.oldest;
         let freshness = Freshness { issued_at: now, max_staleness };
-        let (state, authorizer) =
-            Checks { freshness, signing: signing.clone(), before: None }.run(state).await?;
+        let checks = Checks { freshness, signing: signing.clone(), before: None };
+        let (mut state, authorizer) = checks.run(state).await?;
+        state.aside.tell(&Aside::default());
+        // Gateways know what was set aside before this start.
+        let note = signers.objects().get::<Note>(Note::KEY).await?.map(|stored| stored.object.spec);
+        let note = note.unwrap_or_else(|| Note { digest: String::new(), revision: known_since });
+        if note.digest == state.aside.digest() {
+            state.oldest = known_since.max(note.revision);
+        } else {
+            state.revision = keep_note(signers.objects(), &state).await?;
+            state.oldest = state.revision;
+        }
+        let (published, _) = watch::channel(Published { revision: state.revision, issued_at: now });
         Ok(Self {
             state: RwLock::new(state),
             authorizer: RwLock::new(Arc::new(authorizer)),
@@ -89,6 +119,7 @@ impl Snapshots {
             signers,
             signing: RwLock::new(signing),
             whole: Mutex::new(None),
+            held_back: AtomicBool::new(false),
         })
     }
 
@@ -101,7 +132,13 @@ impl Snapshots {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is published, without users and tokens, of which there are many more.
+    pub(crate) fn rules(&self) -> Document {
+        self.state().rules(self.freshness())
+    }
+
     /// What is published, as a document.
+    #[cfg(test)]
     pub(crate) fn document(&self) -> Document {
         self.state().document(self.freshness())
     }
@@ -180,15 +217,29 @@ impl Snapshots {
         Checks { freshness, signing, before }
     }
 
+    /// Whether all that was written is published.
+    pub fn is_whole(&self) -> bool {
+        !self.held_back.load(Ordering::Relaxed)
+    }
+
     async fn publish(&self, changes: &mut Vec<Change>, now: Timestamp) {
         if self.publish_in_place(changes, now) {
             changes.clear();
             return;
         }
         let before = self.state().clone();
-        match next(before, changes, self.checks(now, Some(self.authorizer()))).await {
+        let aside = before.aside.clone();
+        let next = next(before, changes, self.checks(now, Some(self.authorizer()))).await;
+        self.held_back.store(next.is_err(), Ordering::Relaxed);
+        match next {
             Ok((state, authorizer)) => {
                 changes.clear();
+                if state.aside != aside {
+                    state.aside.tell(&aside);
+                    if let Err(error) = keep_note(self.signers.objects(), &state).await {
+                        error!(%error, "failed to keep what is set aside: a gateway that is away may miss a change of it");
+                    }
+                }
                 let published = Published { revision: state.revision, issued_at: now };
                 *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
                 *self.authorizer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorizer);
@@ -196,7 +247,10 @@ impl Snapshots {
                 debug!(revision = published.revision, "published");
             }
             Err(error) => {
-                error!(error = format!("{error:#}"), "the state is not sound: what is published stays");
+                error!(
+                    error = format!("{error:#}"),
+                    "failed to publish what was written: what is published stays"
+                );
             }
         }
     }
@@ -223,10 +277,15 @@ impl Snapshots {
 
 async fn next(mut state: State, changes: &[Change], checks: Checks) -> anyhow::Result<(State, Authorizer)> {
     for change in changes {
-        state.take_in(change.clone())?;
+        state.take_in(change.clone());
     }
     state.compact();
     checks.run(state).await
+}
+
+async fn keep_note(objects: &Objects, state: &State) -> Result<Revision, ObjectsError> {
+    let note = Note { digest: state.aside.digest(), revision: state.revision };
+    Ok(objects.put(&note, None).await?.metadata.revision)
 }
 
 /// What makes of a state one that is published.
@@ -244,11 +303,18 @@ impl Checks {
 
     fn check(self, mut state: State) -> anyhow::Result<(State, Authorizer)> {
         let Freshness { issued_at, max_staleness } = self.freshness;
-        let snapshot = Snapshot::try_from(state.document(self.freshness))?;
+        let (snapshot, unsound) = sift(state.written(self.freshness))?;
+        let aside = Arc::new(state.unsound(unsound));
         let authorizer = Authorizer::new(snapshot.rules.clone(), self.before.as_deref());
         let authorizer = authorizer.context("the rules are not sound")?;
         let holdings = authorizer.holdings(issued_at.into());
-        let touched = state.tokens_touched_since(state.signatures.revision());
+        let mut touched = state.tokens_touched_since(state.signatures.revision());
+        if aside != state.aside {
+            touched.extend(aside.tokens_unlike(&state.aside));
+            // What is in its place, or is back, changed with no change of its own: only the whole state tells.
+            state.oldest = state.revision;
+            state.aside = aside;
+        }
         let term = Term { issued_at, lifetime: max_staleness };
         let around = Around::of(&snapshot);
         state.signatures.next(&self.signing, &snapshot, &around, &holdings, term, &touched)?;

@@ -32,6 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Check = Box<dyn Fn() -> bool + Send + Sync>;
+type Note = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Whether the process can do its work: every check passes, and it is not stopping.
 #[derive(Clone, Default)]
@@ -40,6 +41,7 @@ pub struct Readiness(Arc<State>);
 #[derive(Default)]
 struct State {
     checks: Mutex<Vec<(&'static str, Check)>>,
+    notes: Mutex<Vec<(&'static str, Note)>>,
     stopping: AtomicBool,
 }
 
@@ -52,6 +54,11 @@ impl Readiness {
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, Box::new(passes)));
     }
 
+    /// What whoever asks is told as well, where there is something: it makes nothing less ready.
+    pub fn note(&self, name: &'static str, note: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).push((name, Box::new(note)));
+    }
+
     /// From here on the process is not ready, whatever its checks say.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
@@ -62,6 +69,12 @@ impl Readiness {
         let failing = checks.iter().filter(|(_, passes)| !passes()).map(|(name, _)| *name);
         let stopping = self.0.stopping.load(Ordering::Relaxed).then_some("shutdown");
         failing.chain(stopping).collect()
+    }
+
+    /// A line each.
+    fn notes(&self) -> String {
+        let notes = self.0.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().filter_map(|(name, note)| Some(format!("{name}: {}\n", note()?))).collect()
     }
 }
 
@@ -134,8 +147,11 @@ fn answer(
         "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
         "/metrics" => text(StatusCode::OK, prometheus.render()),
         "/readyz" => match readiness.failing() {
-            failing if failing.is_empty() => text(StatusCode::OK, "ok\n".to_owned()),
-            failing => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", failing.join(", "))),
+            failing if failing.is_empty() => text(StatusCode::OK, format!("ok\n{}", readiness.notes())),
+            failing => {
+                let failing = failing.join(", ");
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {failing}\n{}", readiness.notes()))
+            }
         },
         _ => text(StatusCode::NOT_FOUND, "there are /livez, /metrics and /readyz\n".to_owned()),
     }

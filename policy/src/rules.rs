@@ -85,6 +85,13 @@ pub enum InvalidRules {
     Rule { role: RoleName, problem: &'static str },
 }
 
+impl Role {
+    /// The first of what is wrong with its rules.
+    pub fn problem(&self) -> Option<&'static str> {
+        self.rules.iter().find_map(|rule| rule.check().err())
+    }
+}
+
 impl Rule {
     /// A rule that reads as something else than it says would widen a right.
     pub(crate) fn check(&self) -> Result<(), &'static str> {

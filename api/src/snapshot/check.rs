@@ -6,24 +6,27 @@ use std::time::{Duration, SystemTime};
 
 use drover_policy::{ClusterId, Principal};
 
-use super::problems::Problems;
+use super::problems::{At, Field, Problems};
 use super::{
-    Cluster, ClusterName, Document, MAX_STALENESS_MAX, RESERVED_PREFIXES, Scope, Snapshot, SnapshotInvalid,
-    Token, USER_GROUPS_MAX, User, rules,
+    Cluster, ClusterName, Document, MAX_STALENESS_MAX, Scope, Snapshot, SnapshotInvalid, Token,
+    USER_GROUPS_MAX, User, rules,
 };
 use crate::identity::{GROUPS_SENT_MAX, Identity};
 use crate::kinds::{self, TokenScope};
 use crate::roster::SignedRoster;
+use crate::texts::{DisplayName, UserName};
 
-pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
+/// The snapshot, or what is wrong with the document, which comes back.
+pub(super) fn check(document: Document) -> Result<Snapshot, Box<(Document, Problems)>> {
     let mut problems = Problems::default();
     let issued_at = SystemTime::from(document.issued_at);
-    let stale_at = problems.keep("max_staleness_s", stale_at(issued_at, document.max_staleness_s));
+    let stale_at = stale_at(issued_at, document.max_staleness_s);
+    let stale_at = stale_at.inspect_err(|problem| problems.of_document("max_staleness_s", problem)).ok();
     let clusters = clusters(&document.clusters, &mut problems);
     let users = users(&document.users, &mut problems);
     let tokens = tokens(&document.tokens, &clusters, &users, &mut problems);
     let rules = rules::rules(&document, &mut problems);
-    let rosters = rosters(document.rosters, &mut problems);
+    let rosters = rosters(&document.rosters, &mut problems);
     match (stale_at, problems.is_empty()) {
         (Some(stale_at), true) => Ok(Snapshot {
             revision: document.revision,
@@ -34,9 +37,9 @@ pub(super) fn check(document: Document) -> Result<Snapshot, SnapshotInvalid> {
             tokens,
             rules,
             assertions: document.assertions,
-            rosters,
+            rosters: rosters.into_iter().zip(document.rosters.into_iter().map(Arc::new)).collect(),
         }),
-        _ => Err(problems.into()),
+        _ => Err(Box::new((document, problems))),
     }
 }
 
@@ -54,34 +57,35 @@ fn clusters(written: &[kinds::Cluster], problems: &mut Problems) -> Vec<Cluster>
     let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
     let mut clusters = Vec::with_capacity(written.len());
     for (index, cluster) in written.iter().enumerate() {
-        let path = format!("clusters[{index}]");
-        problems.unique(&mut names, format!("{path}.name"), &cluster.name);
-        problems.unique(&mut ids, format!("{path}.id"), &cluster.id);
-        let name = problems.keep(format!("{path}.name"), ClusterName::parse(&cluster.name));
-        let id = problems.keep(format!("{path}.id"), ClusterId::parse(&cluster.id));
-        if let (Some(name), Some(id)) = (name, id) {
-            let listed = cluster.groups_listed.as_ref().map(|groups| listed(groups, &path, problems));
-            clusters.push(Cluster { name, id, groups_listed: listed });
-        }
+        let at = At(Field::Clusters, index);
+        problems.unique(&mut names, at, "name", &cluster.name);
+        problems.unique(&mut ids, at, "id", &cluster.id);
+        clusters.extend(self::cluster(cluster, at, problems));
     }
     clusters
 }
 
-fn rosters(written: Vec<SignedRoster>, problems: &mut Problems) -> BTreeMap<ClusterId, Arc<SignedRoster>> {
-    let named = written.into_iter().enumerate().filter_map(|(index, roster)| {
-        let id = problems.keep(format!("rosters[{index}].cluster"), ClusterId::parse(&roster.cluster))?;
-        Some((id, Arc::new(roster)))
-    });
-    named.collect()
+pub(super) fn cluster(written: &kinds::Cluster, at: At, problems: &mut Problems) -> Option<Cluster> {
+    let name = problems.keep(at, "name", ClusterName::parse(&written.name));
+    let id = problems.keep(at, "id", ClusterId::parse(&written.id));
+    let groups_listed = written.groups_listed.as_ref().map(|groups| listed(groups, at, problems));
+    Some(Cluster { name: name?, id: id?, groups_listed })
 }
 
-fn listed(groups: &BTreeSet<String>, path: &str, problems: &mut Problems) -> BTreeSet<Principal> {
+/// The cluster of each.
+fn rosters(written: &[SignedRoster], problems: &mut Problems) -> Vec<ClusterId> {
+    let id = |(index, roster): (usize, &SignedRoster)| {
+        problems.keep(At(Field::Rosters, index), "cluster", ClusterId::parse(&roster.cluster))
+    };
+    written.iter().enumerate().filter_map(id).collect()
+}
+
+fn listed(groups: &BTreeSet<String>, at: At, problems: &mut Problems) -> BTreeSet<Principal> {
     if groups.len() > GROUPS_SENT_MAX {
-        problems.add(format!("{path}.groups_listed"), format!("more than {GROUPS_SENT_MAX} groups"));
+        problems.add(at, "groups_listed", format!("more than {GROUPS_SENT_MAX} groups"));
     }
-    let parsed = groups
-        .iter()
-        .filter_map(|group| problems.keep(format!("{path}.groups_listed"), Principal::parse(group)));
+    let parsed =
+        groups.iter().filter_map(|group| problems.keep(at, "groups_listed", Principal::parse(group)));
     parsed.collect()
 }
 
@@ -89,32 +93,40 @@ fn users(written: &[kinds::User], problems: &mut Problems) -> Vec<User> {
     let (mut principals, mut names) = (BTreeSet::new(), BTreeSet::new());
     let mut users = Vec::with_capacity(written.len());
     for (index, user) in written.iter().enumerate() {
-        let path = format!("users[{index}]");
-        problems.unique(&mut principals, format!("{path}.principal"), &user.principal);
-        problems.unique(&mut names, format!("{path}.name"), &user.name);
-        for (field, text) in names_of(user) {
-            if RESERVED_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-                problems.add(format!("{path}.{field}"), "begins with a reserved prefix (system: or drover:)");
-            }
-        }
-        problems.keep(&path, sendable(user));
-        let principal = problems.keep(format!("{path}.principal"), Principal::parse(&user.principal));
-        let groups: Vec<_> = user
-            .groups
-            .iter()
-            .filter_map(|group| problems.keep(format!("{path}.groups"), Principal::parse(group)))
-            .collect();
-        if let Some(principal) = principal {
-            let (name, display_name) = (user.name.clone(), user.display_name.clone());
-            users.push(User { principal, name, display_name, groups, disabled: user.disabled });
-        }
+        let at = At(Field::Users, index);
+        problems.unique(&mut principals, at, "principal", &user.principal);
+        problems.unique(&mut names, at, "name", &user.name);
+        users.extend(self::user(user, at, problems));
     }
     users
 }
 
-fn names_of(user: &kinds::User) -> impl Iterator<Item = (&'static str, &str)> {
-    let groups = user.groups.iter().map(|group| ("groups", group.as_str()));
-    [("principal", user.principal.as_str()), ("name", user.name.as_str())].into_iter().chain(groups)
+pub(super) fn user(written: &kinds::User, at: At, problems: &mut Problems) -> Option<User> {
+    let name = problems.keep(at, "name", UserName::parse(&written.name));
+    if let Some(display_name) = &written.display_name {
+        match problems.keep(at, "display_name", DisplayName::parse(display_name)) {
+            Some(Some(sound)) if sound.as_str() == display_name => {}
+            Some(_) => problems.add(at, "display_name", "is empty, or begins or ends with white space"),
+            None => {}
+        }
+    }
+    problems.keep(at, "", sendable(written));
+    let principal = problems.keep(at, "principal", Principal::parse(&written.principal));
+    if principal.as_ref().is_some_and(Principal::is_group) {
+        problems.add(at, "principal", "is a group's");
+    }
+    let groups: Vec<_> = written
+        .groups
+        .iter()
+        .filter_map(|group| problems.keep(at, "groups", Principal::parse(group)))
+        .collect();
+    Some(User {
+        principal: principal?,
+        name: name?.as_str().to_owned(),
+        display_name: written.display_name.clone(),
+        groups,
+        disabled: written.disabled,
+    })
 }
 
 /// A user who could not be written into a stream's header must not be found out at the first request.
@@ -173,26 +185,26 @@ fn tokens_of(
     let mut ids = BTreeSet::new();
     let mut tokens = Vec::with_capacity(written.len());
     for (index, token) in written.iter().enumerate() {
-        let path = format!("tokens[{index}]");
+        let at = At(Field::Tokens, index);
         // No two share a hash, either: it is of the id, too.
-        problems.unique(&mut ids, format!("{path}.id"), &token.id);
-        tokens.extend(self::token(token, &path, &user, &cluster, problems));
+        problems.unique(&mut ids, at, "id", &token.id);
+        tokens.extend(self::token(token, at, &user, &cluster, problems));
     }
     tokens
 }
 
-fn token(
+pub(super) fn token(
     written: &kinds::Token,
-    path: &str,
+    at: At,
     user: impl Fn(&str) -> Option<Principal>,
     cluster: impl Fn(&str) -> Option<ClusterId>,
     problems: &mut Problems,
 ) -> Option<Token> {
     let user = user(&written.user);
     if user.is_none() {
-        problems.add(format!("{path}.user"), "no such user");
+        problems.add(at, "user", "no such user");
     }
-    let scope = problems.keep(format!("{path}.scope"), scope(&written.scope, cluster));
+    let scope = problems.keep(at, "scope", scope(&written.scope, cluster));
     Some(Token {
         id: written.id.clone(),
         hash: written.hash,

@@ -69,7 +69,10 @@ impl Delta {
     pub fn stale_at(&self) -> Result<SystemTime, SnapshotInvalid> {
         let mut problems = Problems::default();
         let stale_at = check::stale_at(self.issued_at.into(), self.max_staleness_s);
-        problems.keep("max_staleness_s", stale_at).ok_or_else(|| problems.into())
+        stale_at.map_err(|problem| {
+            problems.of_document("max_staleness_s", problem);
+            problems.into()
+        })
     }
 
     /// Whether it changes nothing but tokens, and their signatures.

@@ -2,6 +2,7 @@
 
 use drover_api::kinds::{Binding, Domain, Kind, Object, Role};
 use drover_api::rest::{CreateBinding, Created};
+use drover_api::snapshot::{SET_ASIDE_ROLE, Snapshot};
 use drover_api::status::Status;
 use drover_api::token;
 use drover_policy::{self as policy, ClusterId, Principal, ProjectId, RoleName, Rules};
@@ -121,10 +122,13 @@ impl Writes for Role {
 /// Sound by itself and beside the others, and no more than its author holds everywhere.
 async fn check_role(control: &Control, caller: &Caller, role: &Role) -> Result<(), Refused> {
     check_name("name", &role.name)?;
-    let mut document = control.snapshots.document();
+    if role.name == SET_ASIDE_ROLE {
+        return Err(Refused::of(Status::invalid("name", "is kept for what is set aside")));
+    }
+    let mut document = control.snapshots.rules();
     document.roles.retain(|known| known.name != role.name);
     document.roles.push(role.clone());
-    let rules: Rules = field("spec", drover_api::snapshot::Snapshot::try_from(document))?.rules;
+    let rules: Rules = field("spec", Snapshot::try_from(document))?.rules;
     let authorizer = field("spec", Authorizer::new(rules, None))?;
     let name = field("name", RoleName::parse(&role.name))?;
     if !authorizer.covers(&caller.subject, &name, &policy::Domain::Global, caller.now) {

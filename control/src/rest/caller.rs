@@ -54,7 +54,8 @@ impl Caller {
         let token = state.token(presented.id.as_str()).filter(|token| token.spec.hash == presented.hash);
         let token =
             token.filter(|token| now < SystemTime::from(token.spec.expires_at)).ok_or_else(invalid)?;
-        let user = state.user(&token.spec.user).filter(|user| !user.spec.disabled).ok_or_else(invalid)?;
+        let user =
+            state.published_user(&token.spec.user).filter(|user| !user.spec.disabled).ok_or_else(invalid)?;
         if token.spec.scope != TokenScope::All {
             let message = "the token is for some clusters only, and not for Drover itself";
             return Err(Refused::of(Status::failure(403, "Forbidden", message)));

@@ -7,16 +7,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use drover_api::kinds::{Binding, Kind, Object, User};
 use drover_api::rest::{CreateUser, Created};
-use drover_api::snapshot::RESERVED_PREFIXES;
 use drover_api::status::Status;
+use drover_api::texts::{DisplayName, UserName};
 use drover_api::token;
 use drover_policy::Principal;
 
 use super::caller::Caller;
 use super::password::given_or_drawn;
 use super::{Writes, applied, field, seen};
-use crate::objects::{Stored, UserName};
-use crate::people::{end_tokens, is_local, is_shown};
+use crate::objects::{self, Stored};
+use crate::people::{end_tokens, is_local};
 use crate::placed::Place;
 use crate::providers::NotOpened;
 use crate::refresh::{self, NotRefreshed};
@@ -34,17 +34,18 @@ impl Writes for User {
         let CreateUser { name, display_name, groups, password } = create;
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
         let principal = format!("local:user/{}", token::random_id());
+        let display_name = shown("display_name", display_name)?;
         let user = User { principal, name, display_name, groups, disabled: false };
         check(&user)?;
-        let objects = &control.objects;
-        let is_or_was = objects.get::<User>(&user.name).await?.is_some()
-            || objects.get::<UserName>(&user.name).await?.is_some();
+        let kept = &control.objects;
+        let is_or_was = kept.get::<User>(&user.name).await?.is_some()
+            || kept.get::<objects::UserName>(&user.name).await?.is_some();
         if is_or_was {
             let message = format!("{:?} is or was a user's name, and names are not given twice", user.name);
             return Err(Refused::of(Status::failure(409, "AlreadyExists", message)));
         }
         let (secret, drawn) = given_or_drawn(control, password).await?;
-        let object = objects.create(&user, Some(&secret)).await?;
+        let object = kept.create(&user, Some(&secret)).await?;
         Ok(Created { object, secret: drawn })
     }
 
@@ -52,9 +53,10 @@ impl Writes for User {
         control: &Control,
         _caller: &Caller,
         current: Stored<Self>,
-        next: Self,
+        mut next: Self,
     ) -> Result<Object<Self>, Refused> {
         let Stored { object, secret } = current;
+        next.display_name = shown("spec.display_name", next.display_name)?;
         if next.principal != object.spec.principal {
             return Err(Refused::of(Status::invalid("spec.principal", "does not change")));
         }
@@ -69,8 +71,8 @@ impl Writes for User {
 
     /// The name first, which nobody gets again; then what the user could still use.
     async fn before_delete(control: &Control, user: &Self) -> Result<(), Refused> {
-        if control.objects.get::<UserName>(&user.name).await?.is_none() {
-            let gone = UserName { name: user.name.clone(), principal: user.principal.clone() };
+        if control.objects.get::<objects::UserName>(&user.name).await?.is_none() {
+            let gone = objects::UserName { name: user.name.clone(), principal: user.principal.clone() };
             control.objects.create(&gone, None).await?;
         }
         end_tokens(control, |token| token.user == user.principal).await?;
@@ -112,26 +114,17 @@ impl From<NotRefreshed> for Refused {
     }
 }
 
+fn shown(name: &str, display_name: Option<String>) -> Result<Option<String>, Refused> {
+    let parsed = display_name.map(|text| field(name, DisplayName::parse(&text))).transpose()?;
+    Ok(parsed.flatten().map(String::from))
+}
+
+/// What Drover asks of its own users, beyond what any user is.
 fn check(user: &User) -> Result<(), Refused> {
     let invalid = |field: &str, problem: &str| Err(Refused::of(Status::invalid(field, problem)));
-    let name = &user.name;
-    if name.is_empty()
-        || name.len() > NAME_BYTES_MAX
-        || name.chars().any(char::is_control)
-        || name.trim() != name
-        || name.contains('/')
-    {
-        return invalid(
-            "spec.name",
-            "must be 1 to 128 bytes without '/', control characters and outer spaces",
-        );
-    }
-    if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-        return invalid("spec.name", "must not begin with system: or drover:");
-    }
-    let display_name = user.display_name.as_deref().unwrap_or_default();
-    if !is_shown(display_name) {
-        return invalid("spec.display_name", "must be at most 256 bytes without control characters");
+    field("spec.name", UserName::parse(&user.name))?;
+    if user.name.len() > NAME_BYTES_MAX {
+        return invalid("spec.name", &format!("must be at most {NAME_BYTES_MAX} bytes"));
     }
     if user.groups.len() > GROUPS_MAX {
         return invalid("spec.groups", "must be at most 256");

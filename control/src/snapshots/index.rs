@@ -8,14 +8,15 @@ use drover_api::kinds::{Binding, Token, User};
 #[derive(Clone, Default)]
 pub(super) struct Index {
     /// Names of users.
-    names: HashMap<String, String>,
+    names: HashMap<String, Vec<String>>,
     tokens: HashMap<String, usize>,
     bindings: HashMap<String, usize>,
 }
 
 impl Index {
-    pub(super) fn name(&self, principal: &str) -> Option<&str> {
-        self.names.get(principal).map(String::as_str)
+    /// Several only where something is wrong.
+    pub(super) fn names(&self, principal: &str) -> &[String] {
+        self.names.get(principal).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn tokens(&self, principal: &str) -> usize {
@@ -27,12 +28,16 @@ impl Index {
     }
 
     pub(super) fn user(&mut self, before: Option<&User>, after: Option<&User>) {
-        // Another user of the same principal may have come before this one goes.
-        if let Some(before) = before.filter(|user| self.names.get(&user.principal) == Some(&user.name)) {
-            self.names.remove(&before.principal);
+        if let Some(before) = before
+            && let Some(names) = self.names.get_mut(&before.principal)
+        {
+            names.retain(|name| *name != before.name);
+            if names.is_empty() {
+                self.names.remove(&before.principal);
+            }
         }
         if let Some(after) = after {
-            self.names.insert(after.principal.clone(), after.name.clone());
+            self.names.entry(after.principal.clone()).or_default().push(after.name.clone());
         }
     }
 

@@ -7,14 +7,15 @@ use std::time::Duration;
 use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, User};
 use drover_api::snapshot::delta::{Changes, Delta};
 use drover_api::snapshot::signing::Signing;
-use drover_api::snapshot::{Document, FORMAT, READER_MIN};
+use drover_api::snapshot::{Document, FORMAT, READER_MIN, SetAside, put_in};
 use drover_api::token::TokenId;
 use jiff::Timestamp;
 
 use super::around::Around;
+use super::aside::{self, Aside};
 use super::index::Index;
 use super::signatures::Signatures;
-use crate::objects::{Kept, ObjectsError, object};
+use crate::objects::{Kept, object};
 use crate::store::{Change, Revision};
 
 /// Deletions that are remembered for deltas.
@@ -45,6 +46,10 @@ pub(crate) struct State {
     roles: Latest<Role>,
     bindings: Latest<Binding>,
     index: Index,
+    /// Records that are none of their kind.
+    unreadable: Aside,
+    /// What is not published as it was written, those records among it.
+    pub(super) aside: Arc<Aside>,
     pub(super) signatures: Signatures,
     /// Of the state when it was last made whole.
     pub(super) around: Arc<Around>,
@@ -64,22 +69,27 @@ impl State {
         Self { oldest, ..Self::default() }
     }
 
-    /// Takes in a change; what is no part of a snapshot only counts.
-    pub(super) fn take_in(&mut self, change: Change) -> Result<(), ObjectsError> {
+    /// Takes in a change; what is no part of a snapshot only counts, and what cannot be read is set aside.
+    pub(super) fn take_in(&mut self, change: Change) {
         self.revision = self.revision.max(change.revision());
         let kind = match &change {
             Change::Put(record) => record.kind.as_str(),
             Change::Deleted { kind, .. } => kind.as_str(),
         };
+        let Self { unreadable, index, .. } = self;
         match kind {
-            Cluster::KIND => take_in(&mut self.clusters, change, |_, _| {}),
-            User::KIND => take_in(&mut self.users, change, |before, after| self.index.user(before, after)),
-            Token::KIND => take_in(&mut self.tokens, change, |before, after| self.index.token(before, after)),
-            Role::KIND => take_in(&mut self.roles, change, |_, _| {}),
-            Binding::KIND => {
-                take_in(&mut self.bindings, change, |before, after| self.index.binding(before, after))
+            Cluster::KIND => take_in(&mut self.clusters, unreadable, change, |_, _| {}),
+            User::KIND => {
+                take_in(&mut self.users, unreadable, change, |before, after| index.user(before, after));
             }
-            _other => Ok(()),
+            Token::KIND => {
+                take_in(&mut self.tokens, unreadable, change, |before, after| index.token(before, after));
+            }
+            Role::KIND => take_in(&mut self.roles, unreadable, change, |_, _| {}),
+            Binding::KIND => {
+                take_in(&mut self.bindings, unreadable, change, |before, after| index.binding(before, after));
+            }
+            _other => {}
         }
     }
 
@@ -93,6 +103,7 @@ impl State {
             };
             match kind {
                 _ if change.revision() <= self.revision => return false,
+                Token::KIND if self.aside.has(Token::KIND, key) => return false,
                 Token::KIND => drop(last.insert(key, change)),
                 Cluster::KIND | User::KIND | Role::KIND | Binding::KIND => return false,
                 _no_part_of_it => {}
@@ -112,8 +123,7 @@ impl State {
         }
         for change in changes {
             self.deleted += usize::from(matches!(change, Change::Deleted { .. }));
-            // It was read before.
-            drop(self.take_in(change.clone()));
+            self.take_in(change.clone());
         }
         if self.deleted > DELETIONS_MAX / 10 {
             self.compact();
@@ -143,7 +153,11 @@ impl State {
         forget(&mut self.bindings, last);
     }
 
+    /// None where it is set aside.
     pub(crate) fn token(&self, id: &str) -> Option<Object<Token>> {
+        if self.aside.has(Token::KIND, id) {
+            return None;
+        }
         let (metadata, spec) = self.tokens.objects.get(id)?;
         Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
     }
@@ -170,12 +184,27 @@ impl State {
     }
 
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
-        self.clusters.objects.values().filter_map(|(_, spec)| spec.as_ref()).find(|cluster| cluster.id == id)
+        let present = self.clusters.objects.values().filter_map(|(_, spec)| spec.as_ref());
+        present
+            .filter(|cluster| !self.aside.has(Cluster::KIND, &cluster.name))
+            .find(|cluster| cluster.id == id)
     }
 
+    /// A user as it was written, be it sound or not: one who is published, where there are several.
     pub(crate) fn user(&self, principal: &str) -> Option<Object<User>> {
-        let (metadata, spec) = self.users.objects.get(self.index.name(principal)?)?;
+        let names = self.index.names(principal);
+        let name = names.iter().rfind(|name| !self.aside.has(User::KIND, name)).or(names.last())?;
+        let (metadata, spec) = self.users.objects.get(name)?;
         Some(Object { metadata: metadata.clone(), spec: spec.clone()? })
+    }
+
+    /// One who can act: none who is set aside.
+    pub(crate) fn published_user(&self, principal: &str) -> Option<Object<User>> {
+        self.user(principal).filter(|user| !self.aside.has(User::KIND, &user.spec.name))
+    }
+
+    pub(crate) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     /// Tokens that changed after a revision, or whose users did.
@@ -197,21 +226,56 @@ impl State {
         Document { assertions, rosters, ..self.document(freshness) }
     }
 
+    /// Of what is published.
     pub(super) fn document(&self, freshness: Freshness) -> Document {
+        self.document_without(freshness, &self.aside)
+    }
+
+    /// Of what there is, sound or not; but for what cannot even be read. The elder of two twins comes first.
+    pub(super) fn written(&self, freshness: Freshness) -> Document {
+        let mut document = self.document_without(freshness, &self.unreadable);
+        document.users.sort_by_cached_key(|user| age_of(&self.users, &user.name));
+        document.clusters.sort_by_cached_key(|cluster| age_of(&self.clusters, &cluster.name));
+        document
+    }
+
+    fn document_without(&self, freshness: Freshness, aside: &Aside) -> Document {
         Document {
+            users: objects(&self.users, aside),
+            tokens: objects(&self.tokens, aside).into_iter().map(for_gateways).collect(),
+            ..self.rules_without(freshness, aside)
+        }
+    }
+
+    /// What is published, without users and tokens.
+    pub(super) fn rules(&self, freshness: Freshness) -> Document {
+        self.rules_without(freshness, &self.aside)
+    }
+
+    fn rules_without(&self, freshness: Freshness, aside: &Aside) -> Document {
+        let mut document = Document {
             format: FORMAT,
             reader_min: READER_MIN,
             revision: self.revision,
             issued_at: freshness.issued_at,
             max_staleness_s: freshness.max_staleness.as_secs(),
-            clusters: objects(&self.clusters),
-            users: objects(&self.users),
-            tokens: objects(&self.tokens).into_iter().map(for_gateways).collect(),
-            roles: objects(&self.roles),
-            bindings: objects(&self.bindings),
+            clusters: objects(&self.clusters, aside),
+            users: Vec::new(),
+            tokens: Vec::new(),
+            roles: objects(&self.roles, aside),
+            bindings: objects(&self.bindings, aside),
             assertions: None,
             rosters: Vec::new(),
-        }
+        };
+        put_in(&mut document, aside.stand_ins());
+        document
+    }
+
+    /// What is set aside of it, beside what the check of all found.
+    pub(super) fn unsound(&self, found: Vec<SetAside>) -> Aside {
+        let mut aside = self.unreadable.clone();
+        aside.extend(found);
+        aside
     }
 
     /// None where only the whole state tells what happened since. What is signed anew is in it from `told_at` on.
@@ -224,7 +288,8 @@ impl State {
         if !(self.oldest..=self.revision).contains(&from) {
             return None;
         }
-        let (users, mut tokens) = (since(&self.users, from), since(&self.tokens, from));
+        let aside = &*self.aside;
+        let (users, mut tokens) = (since(&self.users, from, aside), since(&self.tokens, from, aside));
         tokens.put = tokens.put.into_iter().map(for_gateways).collect();
         // With a user all of their tokens are signed again, and else those that changed.
         let signed = users.is_empty().then_some(&tokens.put[..]);
@@ -236,11 +301,11 @@ impl State {
             revision: self.revision,
             issued_at: freshness.issued_at,
             max_staleness_s: freshness.max_staleness.as_secs(),
-            clusters: since(&self.clusters, from),
+            clusters: since(&self.clusters, from, aside),
             users,
             tokens,
-            roles: since(&self.roles, from),
-            bindings: since(&self.bindings, from),
+            roles: since(&self.roles, from, aside),
+            bindings: since(&self.bindings, from, aside),
             assertions,
             rosters,
         })
@@ -273,42 +338,52 @@ fn forget<K>(latest: &mut Latest<K>, last: Revision) {
 /// Takes in a change, and tells what was there before and is after it.
 fn take_in<K: Kept>(
     latest: &mut Latest<K>,
+    unreadable: &mut Aside,
     change: Change,
     tell: impl FnOnce(Option<&K>, Option<&K>),
-) -> Result<(), ObjectsError> {
-    let known = match &change {
-        Change::Put(record) => latest.objects.get(&record.key),
-        Change::Deleted { key, .. } => latest.objects.get(key),
+) {
+    let (revision, key) = match &change {
+        Change::Put(record) => (record.revision, record.key.clone()),
+        Change::Deleted { key, revision, .. } => (*revision, key.clone()),
     };
-    if known.is_some_and(|(known, _)| known.revision >= change.revision()) {
-        return Ok(());
+    let known = latest.objects.get(&key);
+    if known.is_some_and(|(known, _)| known.revision >= revision) {
+        return;
     }
-    let (key, metadata, spec) = match change {
-        Change::Put(record) => {
-            let key = record.key.clone();
-            let Object { metadata, spec } = object::<K>(record)?;
-            (key, metadata, Some(spec))
-        }
-        Change::Deleted { key, revision, .. } => {
-            (key, Metadata { revision, created_at: Timestamp::UNIX_EPOCH }, None)
-        }
+    unreadable.remove(K::KIND, &key);
+    let nothing = Metadata { revision, created_at: Timestamp::UNIX_EPOCH };
+    let (metadata, spec) = match change {
+        Change::Put(record) => match object::<K>(record.clone()) {
+            Ok(Object { metadata, spec }) => (metadata, Some(spec)),
+            Err(error) => {
+                unreadable.insert(aside::unreadable::<K>(&record, &error));
+                (nothing, None)
+            }
+        },
+        Change::Deleted { .. } => (nothing, None),
     };
     tell(known.and_then(|(_, before)| before.as_ref()), spec.as_ref());
     latest.keys.insert(metadata.revision, key.clone());
     if let Some((before, _)) = latest.objects.insert(key, (metadata, spec)) {
         latest.keys.remove(&before.revision);
     }
-    Ok(())
 }
 
-fn objects<K: Kind>(latest: &Latest<K>) -> Vec<K> {
-    latest.objects.values().filter_map(|(_, spec)| spec.clone()).collect()
+fn objects<K: Kind>(latest: &Latest<K>, aside: &Aside) -> Vec<K> {
+    let present = latest.objects.iter().filter_map(|(key, (_, spec))| Some((key, spec.as_ref()?)));
+    present.filter(|(key, _)| !aside.has(K::KIND, key)).map(|(_, spec)| spec.clone()).collect()
 }
 
-fn since<K: Kind>(latest: &Latest<K>, from: Revision) -> Changes<K> {
+fn age_of<K>(latest: &Latest<K>, key: &str) -> Timestamp {
+    latest.objects.get(key).map_or(Timestamp::MAX, |(metadata, _)| metadata.created_at)
+}
+
+fn since<K: Kind>(latest: &Latest<K>, from: Revision, aside: &Aside) -> Changes<K> {
     let mut changes = Changes::default();
     for key in latest.keys.range(from + 1..).map(|(_, key)| key) {
         match latest.objects.get(key) {
+            // Of what is set aside, gateways know already: see `Checks::check`.
+            _ if aside.has(K::KIND, key) => {}
             Some((_, Some(spec))) => changes.put.push(spec.clone()),
             Some((_, None)) => changes.deleted.push(key.clone()),
             None => {}
@@ -388,7 +463,7 @@ mod tests {
             (record(&user("zoe-2", "2"), 13), ["1:- 0 0", "2:zoe-2 0 1"]),
             (gone(User::KIND, "zoe-2", 14), ["1:- 0 0", "2:- 0 1"]),
         ] {
-            state.take_in(change).unwrap();
+            state.take_in(change);
             let found = ["1", "2"].map(|id| {
                 let principal = format!("corp:user/{id}");
                 let user = state.user(&principal).map_or("-".to_owned(), |user| user.spec.name);
@@ -404,7 +479,7 @@ mod tests {
         let total = DELETIONS_MAX as u64 + 3;
         for revision in 1..=total {
             let (kind, key) = (Token::KIND.to_owned(), format!("t{revision}"));
-            state.take_in(Change::Deleted { kind, key, revision }).unwrap();
+            state.take_in(Change::Deleted { kind, key, revision });
         }
         let freshness =
             Freshness { issued_at: Timestamp::UNIX_EPOCH, max_staleness: Duration::from_secs(60) };

@@ -1,0 +1,30 @@
+//! What keeps Drover itself from being whole.
+
+use drover_api::rest::{DroverStatus, SetAside};
+
+use crate::args::Output;
+use crate::client::Client;
+use crate::output::{Columns, print};
+
+const COLUMNS: Columns<SetAside> = (&["KIND", "NAME", "PROBLEM"], row);
+
+pub(super) fn run(client: &Client, output: Output) -> anyhow::Result<()> {
+    let DroverStatus { set_aside, set_aside_total } = client.status()?;
+    if output != Output::Table {
+        return print(output, &set_aside, COLUMNS);
+    }
+    if set_aside.is_empty() {
+        println!("Every object is in force as it was written.");
+        return Ok(());
+    }
+    print(output, &set_aside, COLUMNS)?;
+    println!();
+    println!(
+        "{set_aside_total} in all are set aside, and give nobody anything: change them, or delete them."
+    );
+    Ok(())
+}
+
+fn row(aside: &SetAside) -> Vec<String> {
+    vec![aside.kind.clone(), aside.key.clone(), aside.problem.clone()]
+}
