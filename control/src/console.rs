@@ -216,7 +216,8 @@ async fn revoke(
 ) -> Response {
     let Ok(Form(Revoke { csrf, id })) = form else { return foreign() };
     let Some(signed) = theirs(&control, &headers, &csrf).await else { return foreign() };
-    let notice = match delete(&control, &signed.caller, &id).await {
+    let caller = signed.caller.clone();
+    let notice = match delete(&control, caller, &id).await {
         Ok(true) => Notice::Done(format!("Token {id} is revoked: gateways refuse it from now on.")),
         Ok(false) => Notice::Problem(format!("You have no token {id}.")),
         Err(_) => Notice::Problem("The token was not revoked: try again in a moment.".to_owned()),
@@ -263,7 +264,7 @@ async fn sign_out(
 ) -> Response {
     let Ok(Form(SignOut { csrf })) = form else { return foreign() };
     let Some(signed) = theirs(&control, &headers, &csrf).await else { return foreign() };
-    if delete(&control, &signed.caller, signed.caller.token.spec.key()).await.is_err() {
+    if delete(&control, signed.caller.clone(), signed.caller.token.spec.key()).await.is_err() {
         let notice = Notice::Problem("You are still signed in: try again in a moment.".to_owned());
         return shown(&control, &signed, &notice).await;
     }
@@ -273,8 +274,8 @@ async fn sign_out(
 }
 
 /// One of the caller's own tokens. Whether there was one.
-async fn delete(control: &Control, caller: &Caller, id: &str) -> Result<bool, Refused> {
-    let _writes = control.begin_write().await;
+async fn delete(control: &Control, caller: Caller, id: &str) -> Result<bool, Refused> {
+    let (caller, _writing) = caller.begin_write(control).await?;
     let found = control.objects.get::<Token>(id).await?.filter(|found| caller.owns(&found.object.spec));
     let Some(found) = found else { return Ok(false) };
     renewal::end_others(control, &found.object.spec).await?;

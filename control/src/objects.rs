@@ -180,6 +180,8 @@ pub struct Stored<K: Kept> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectsError {
+    #[error("what was written is not published yet")]
+    Behind,
     #[error("{kind} {key:?} is malformed in the store: {error}")]
     Malformed { kind: &'static str, key: String, error: serde_json::Error },
     #[error("the secret of {kind} {key:?} {error}")]

@@ -59,6 +59,11 @@ impl Passwords {
         Ok(self.in_turn(matches).await? && exists)
     }
 
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.turns.available_permits() == AT_ONCE_MAX
+    }
+
     async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use drover_api::kinds::{Access, Binding, Object, Provider, Token, User};
+use drover_api::kinds::{Access, Object, Provider, Token, User};
 use drover_api::snapshot::USER_GROUPS_MAX;
 use drover_api::texts::{self, DisplayName};
 use drover_api::token::{self, TokenId};
@@ -13,7 +13,7 @@ use tracing::info;
 use crate::objects::{Grant, GrantSecret, Objects, ObjectsError, UserName};
 use crate::providers::Person;
 use crate::routes::Control;
-use crate::snapshots::State;
+use crate::store::Revision;
 
 /// Longest name of an account, in bytes.
 const LOGIN_BYTES_MAX: usize = 256;
@@ -75,7 +75,7 @@ pub(crate) async fn admit(
     {
         return Err(NotTaken::Id(unsound.clone()));
     }
-    if !is_let_in(control, provider, &principal, &groups).await? {
+    if !is_let_in(control, provider, &principal, &groups) {
         return Err(NotTaken::Access(person.login.clone()));
     }
     let display_name = person.display_name.as_deref().and_then(DisplayName::of_directory).map(String::from);
@@ -115,20 +115,22 @@ pub(crate) async fn follow(
     objects.update(known.metadata.revision, &user, None).await
 }
 
+/// Whether a user of the principal was deleted after a revision.
+pub(crate) async fn was_deleted_since(
+    objects: &Objects,
+    principal: &str,
+    since: Revision,
+) -> Result<bool, ObjectsError> {
+    let gone = objects.list::<UserName>().await?;
+    Ok(gone.iter().any(|gone| gone.metadata.revision > since && gone.spec.principal == principal))
+}
+
 /// Deletes the tokens that are meant; their ids. Whoever calls it holds the lock of all writes.
 pub(crate) async fn end_tokens(
     control: &Control,
     is_meant: impl Fn(&Token) -> bool,
 ) -> Result<Vec<TokenId>, ObjectsError> {
-    let published = control.whole_state().map(|state| state.tokens(&is_meant));
-    let meant = match published {
-        Some(meant) => meant,
-        None => {
-            let tokens = control.objects.list::<Token>().await?.into_iter();
-            let meant = tokens.filter(|token| is_meant(&token.spec));
-            meant.map(|token| (token.spec.id, token.metadata.revision)).collect()
-        }
-    };
+    let meant = control.snapshots.state().tokens(&is_meant);
     let mut ended = Vec::new();
     for (id, revision) in meant {
         control.objects.delete::<Token>(id.as_str(), revision).await?;
@@ -180,32 +182,18 @@ pub(crate) async fn log_out(control: &Control, users: &[Object<User>]) -> Result
     Ok(())
 }
 
-async fn is_let_in(
-    control: &Control,
-    provider: &Provider,
-    principal: &str,
-    groups: &[String],
-) -> Result<bool, ObjectsError> {
+fn is_let_in(control: &Control, provider: &Provider, principal: &str, groups: &[String]) -> bool {
     let is_theirs = |name: &String| name == principal || groups.contains(name);
     let listed = provider.allowed.iter().any(is_theirs);
-    Ok(match provider.access {
+    match provider.access {
         Access::Unrestricted => true,
         Access::Required => listed,
         Access::Restricted if listed => true,
         Access::Restricted => {
-            let bound = |state: &State| {
-                groups.iter().map(String::as_str).chain([principal]).any(|name| state.bindings_of(name) > 0)
-            };
-            let published = control.whole_state().map(|state| bound(&state));
-            match published {
-                Some(is_bound) => is_bound,
-                None => {
-                    let bindings = control.objects.list::<Binding>().await?;
-                    bindings.iter().any(|binding| is_theirs(&binding.spec.principal))
-                }
-            }
+            let state = control.snapshots.state();
+            groups.iter().map(String::as_str).chain([principal]).any(|name| state.bindings_of(name) > 0)
         }
-    })
+    }
 }
 
 /// Whether an account's name can be part of a user's.
@@ -242,7 +230,7 @@ async fn free_name(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use drover_api::kinds::{Directory, Domain, Ldap, Schema};
+    use drover_api::kinds::{Binding, Directory, Domain, Ldap, Schema};
 
     use super::*;
     use crate::rest::tests::served;
@@ -283,6 +271,7 @@ pub(crate) mod tests {
             };
             objects.create(&binding, None).await.unwrap();
         }
+        let _writing = control.begin_write().await.unwrap();
         let (bound, by_group, listed, nobody) = (
             person("1", "a", &[]),
             person("2", "b", &["ops"]),
@@ -300,7 +289,7 @@ pub(crate) mod tests {
             for (person, expected) in [&bound, &by_group, &listed, &nobody].into_iter().zip(expected) {
                 let principal = principal("corp", &person.id);
                 let groups: Vec<_> = person.groups.keys().map(|id| group("corp", id)).collect();
-                let said = is_let_in(control, &provider, &principal, &groups).await.unwrap();
+                let said = is_let_in(control, &provider, &principal, &groups);
                 assert_eq!(said, expected, "{access:?} {allowed:?} {}", person.login);
             }
         }
@@ -334,11 +323,11 @@ pub(crate) mod tests {
             expires_at: None,
         };
         control.objects.create(&binding, None).await.unwrap();
-        let _writes = control.begin_write().await;
+        let _writing = control.begin_write().await.unwrap();
         let restricted = provider(Access::Restricted, &[]);
         for (group, expected) in [("ops", true), ("dev", false)] {
-            let said = is_let_in(control, &restricted, "corp:user/1", &[super::group("corp", group)]).await;
-            assert_eq!(said.unwrap(), expected, "{group}");
+            let said = is_let_in(control, &restricted, "corp:user/1", &[super::group("corp", group)]);
+            assert_eq!(said, expected, "{group}");
         }
         assert_eq!(end_tokens(control, zoes).await.unwrap().len(), 2);
         assert_eq!(control.objects.list::<Token>().await.unwrap().len(), 1);

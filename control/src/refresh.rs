@@ -187,7 +187,7 @@ async fn ask(control: &Control, directory: &dyn Directory, principal: &str) -> R
         Found::Gone => Ok(Said::Gone(kept)),
         Found::Known(known) => {
             if known.grant.is_some() && known.grant.as_deref() != asked_with {
-                let _writes = control.begin_write().await;
+                let _writing = control.begin_write().await?;
                 // A login that came meanwhile has brought a newer one.
                 let now = people::grant(&control.objects, principal).await?;
                 if now.is_some_and(|(token, _)| token.as_deref() == asked_with) {
@@ -211,7 +211,7 @@ async fn apply(
     provider: &Provider,
     found: &[(Object<User>, Said)],
 ) -> Result<(), NotRefreshed> {
-    let _writes = control.begin_write().await;
+    let _writing = control.begin_write().await?;
     let (mut out, mut stay) = (Vec::new(), Vec::new());
     for (before, said) in found {
         // As it is now: it may have changed while the directory was asked.

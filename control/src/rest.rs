@@ -150,10 +150,9 @@ async fn create<K: Writes>(
     let caller = Caller::of(&control, &headers).await?;
     let Json(create) = body?;
     K::try_to_create(&control, &caller, &create).await?;
-    let created = {
-        let _writes = control.begin_write().await;
-        K::create(&control, &caller, create).await?
-    };
+    let (caller, writing) = caller.begin_write(&control).await?;
+    let created = K::create(&control, &caller, create).await?;
+    drop(writing);
     let revision = created.object.metadata.revision;
     caller.wrote("created", &created.object.spec);
     Ok(applied(&control, revision, StatusCode::CREATED, created).await)
@@ -169,17 +168,13 @@ async fn replace<K: Writes>(
     let Json(next) = body?;
     let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
     K::try_to_replace(&control, &current, &next.spec).await?;
-    let replaced = {
-        let _writes = control.begin_write().await;
-        let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
-        if next.spec.key() != key {
-            return Err(Refused::of(Status::invalid(
-                "spec",
-                format!("is not {key:?}: a name does not change"),
-            )));
-        }
-        K::replace(&control, &caller, current, next.spec).await?
-    };
+    let (caller, writing) = caller.begin_write(&control).await?;
+    let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
+    if next.spec.key() != key {
+        return Err(Refused::of(Status::invalid("spec", format!("is not {key:?}: a name does not change"))));
+    }
+    let replaced = K::replace(&control, &caller, current, next.spec).await?;
+    drop(writing);
     let revision = replaced.metadata.revision;
     caller.wrote("replaced", &replaced.spec);
     Ok(applied(&control, revision, StatusCode::OK, replaced).await)
@@ -214,14 +209,15 @@ async fn delete<K: Writes>(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
+    let (caller, writing) = caller.begin_write(&control).await?;
     let (revision, deleted) = {
-        let _writes = control.begin_write().await;
         if let Err(ObjectsError::Malformed { .. } | ObjectsError::TooNew { .. }) =
             control.objects.get::<K>(&key).await
         {
             // It says neither where it is nor whose it is.
             caller.may(&control, "DELETE", K::PLURAL, Some(&key), &Place::Drover)?;
             let revision = control.objects.delete_unread::<K>(&key).await?;
+            drop(writing);
             return Ok(applied(&control, revision, StatusCode::OK, serde_json::json!({})).await);
         }
         let Stored { object, .. } = seen::<K>(&control, &caller, &key).await?;
@@ -231,6 +227,7 @@ async fn delete<K: Writes>(
         K::before_delete(&control, &object.spec).await?;
         (control.objects.delete::<K>(&key, object.metadata.revision).await?, object)
     };
+    drop(writing);
     caller.wrote("deleted", &deleted.spec);
     Ok(applied(&control, revision, StatusCode::OK, deleted).await)
 }
@@ -277,6 +274,10 @@ impl From<ObjectsError> for Refused {
                 };
                 Self::of(Status::failure(409, reason, error.to_string()))
             }
+            ObjectsError::Behind => {
+                let message = "control is behind with what was written before: try again in a moment";
+                Self::of(Status::failure(503, "ServiceUnavailable", message))
+            }
             ObjectsError::Unsound { unsound, .. } => {
                 let field = match unsound.field {
                     "" => "spec".to_owned(),
@@ -292,6 +293,8 @@ impl From<ObjectsError> for Refused {
     }
 }
 
+#[cfg(test)]
+mod races;
 #[cfg(test)]
 mod soundness;
 #[cfg(test)]

@@ -151,6 +151,7 @@ async fn finish(control: &Control, away: &Away, answer: &Answer) -> Result<(Stri
         info!(provider = away.provider, said, "login refused by the provider");
         return Err(Refused::unauthorized(&format!("the provider let nobody in: {said}")));
     }
+    let began = control.written();
     let (provider, directory) = opened(control, &away.provider).await?;
     let redirect =
         directory.redirect().ok_or_else(|| Refused::unauthorized("the provider has just changed"))?;
@@ -166,7 +167,7 @@ async fn finish(control: &Control, away: &Away, answer: &Answer) -> Result<(Stri
         verifier: away.verifier.clone(),
     };
     let known = redirect.finish(&back(control).unwrap_or_default(), &answer.code, &begun).await?;
-    let made = come_back(control, &provider, known).await?;
+    let made = come_back(control, &provider, known, began).await?;
     let lasts = SystemTime::from(made.object.spec.expires_at).duration_since(SystemTime::now());
     Ok((made.secret.unwrap_or_default(), lasts.unwrap_or_default().as_secs()))
 }

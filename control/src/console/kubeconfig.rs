@@ -1,7 +1,6 @@
 //! A kubeconfig to take away, with a token of its own: for machines without `drover`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
@@ -48,12 +47,10 @@ async fn made(control: &Control, signed: &Signed) -> Result<String, Refused> {
         Refused::unauthorized("control does not know where clients reach gateways: it needs --server-url")
     })?;
     let clusters = signed.clusters(control).await?;
-    let user = &signed.caller.user.spec;
-    let made = {
-        let _writes = control.begin_write().await;
-        let (kind, now) = (TokenKind::Kubeconfig, SystemTime::now());
-        tokens::make(control, user, kind, TokenScope::All, Lasts::default(), now).await?
-    };
+    let (caller, writing) = signed.caller.clone().begin_write(control).await?;
+    let (user, kind) = (&caller.user.spec, TokenKind::Kubeconfig);
+    let made = tokens::make(control, user, kind, TokenScope::All, Lasts::default(), caller.now).await?;
+    drop(writing);
     info!(user = user.name, token = %made.object.spec.id, "kubeconfig taken in the console");
     let config = kubeconfig(door, &user.name, &made.secret.unwrap_or_default(), &clusters);
     // JSON is YAML.

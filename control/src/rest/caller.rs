@@ -1,13 +1,12 @@
 //! Who calls, and what they may do.
 
-use std::sync::RwLockReadGuard;
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use drover_api::kinds::{Kind, Object, Token, TokenScope, User};
 use drover_api::status::Status;
-use drover_api::token::Presented;
+use drover_api::token::{CredentialHash, Presented, TokenId};
 use drover_policy::{Principal, Refusal, Subject};
 use jiff::Timestamp;
 use tokio::sync::MutexGuard;
@@ -15,14 +14,16 @@ use tokio::time::timeout;
 use tracing::info;
 
 use crate::authorizer::{Asked, NotAllowed};
+use crate::objects::ObjectsError;
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
-use crate::snapshots::State;
+use crate::store::Revision;
 
-/// How long a request waits for what was written before it to be published.
-const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for what was written before it to be published: some times what the largest states take.
+const CURRENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A user who has shown a token.
+#[derive(Clone)]
 pub(crate) struct Caller {
     pub user: Object<User>,
     pub token: Object<Token>,
@@ -44,23 +45,36 @@ impl Caller {
     }
 
     pub(crate) async fn of_token(control: &Control, token: &str) -> Result<Self, Refused> {
-        control.become_current().await;
+        control.become_current().await?;
         let presented = Presented::parse(token).or_else(|_| Presented::of_jwt(token)).ok();
         let presented = presented.ok_or_else(|| Refused::unauthorized("that is no token of Drover's"))?;
+        let caller = Self::by(control, &presented.id, &presented.hash)?;
+        control.uses.note([presented.id], Timestamp::try_from(caller.now).unwrap_or_default());
+        Ok(caller)
+    }
+
+    /// Holds off all other writes; with whom the caller is by what the last one left. They may be nobody by now, or
+    /// may do less than when they asked.
+    pub(crate) async fn begin_write(self, control: &Control) -> Result<(Self, Writing<'_>), Refused> {
+        let writing = control.begin_write().await?;
+        let caller = Self::by(control, &self.token.spec.id, &self.token.spec.hash)?;
+        Ok((caller, writing))
+    }
+
+    fn by(control: &Control, id: &TokenId, hash: &CredentialHash) -> Result<Self, Refused> {
         let (now, state) = (SystemTime::now(), control.snapshots.state());
         // One answer to all: who guesses learns nothing.
         let invalid =
             || Refused::unauthorized("the token is unknown, expired or revoked: drover login gets another");
-        let token = state.token(presented.id.as_str()).filter(|token| token.spec.hash == presented.hash);
+        let token = state.token(id.as_str()).filter(|token| token.spec.hash == *hash);
         let token =
             token.filter(|token| now < SystemTime::from(token.spec.expires_at)).ok_or_else(invalid)?;
-        let user =
-            state.published_user(&token.spec.user).filter(|user| !user.spec.disabled).ok_or_else(invalid)?;
+        let user = state.published_user(&token.spec.user).filter(|user| !user.spec.disabled);
+        let user = user.ok_or_else(invalid)?;
         if token.spec.scope != TokenScope::All {
             let message = "the token is for some clusters only, and not for Drover itself";
             return Err(Refused::of(Status::failure(403, "Forbidden", message)));
         }
-        control.uses.note([token.spec.id.clone()], Timestamp::try_from(now).unwrap_or_default());
         let principal = |text: &str| Principal::parse(text).map_err(|_| invalid());
         let groups = user.spec.groups.iter().map(|group| principal(group)).collect::<Result<Vec<_>, _>>()?;
         let principal = principal(&user.spec.principal)?;
@@ -129,27 +143,31 @@ impl Caller {
     }
 }
 
+/// The lock of all writes. While it is held, what is published is all that was written before.
+pub(crate) struct Writing<'c>(#[expect(dead_code, reason = "it is held")] MutexGuard<'c, ()>);
+
 impl Control {
-    /// What is published, where that is all that was written; else only the store has it.
-    pub(crate) fn whole_state(&self) -> Option<RwLockReadGuard<'_, State>> {
-        let written = *self.objects.store().revision().borrow();
-        let state = self.snapshots.state();
-        state.reaches(written).then_some(state)
+    /// The revision of the last write.
+    pub(crate) fn written(&self) -> Revision {
+        *self.objects.store().revision().borrow()
     }
 
-    /// Holds off all other writes, and decides by what the last one left.
-    pub(crate) async fn begin_write(&self) -> MutexGuard<'_, ()> {
+    /// Holds off all other writes, once what the last one left is what decides.
+    pub(crate) async fn begin_write(&self) -> Result<Writing<'_>, ObjectsError> {
         let writes = self.writes.lock().await;
-        self.become_current().await;
-        writes
+        self.become_current().await?;
+        Ok(Writing(writes))
     }
 
-    /// Waits until what was written so far is what decides: a token that was revoked a moment ago is refused.
-    async fn become_current(&self) {
-        let written = *self.objects.store().revision().borrow();
+    /// Waits until what was written so far is what decides: a token that was revoked a moment ago is refused. Nobody is
+    /// decided about by less than that.
+    async fn become_current(&self) -> Result<(), ObjectsError> {
+        let written = self.written();
         let mut published = self.snapshots.published();
         let reached = published.wait_for(|published| published.revision >= written);
-        // What is held back as unsound is decided without: by the last state that was sound.
-        drop(timeout(CURRENT_TIMEOUT, reached).await);
+        match timeout(CURRENT_TIMEOUT, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ObjectsError::Behind),
+        }
     }
 }

@@ -106,7 +106,7 @@ pub(super) async fn token(
 async fn granted(control: &Control, principal: &str) -> Result<Response, Refused> {
     let now = SystemTime::now();
     let made = {
-        let _writes = control.begin_write().await;
+        let _writing = control.begin_write().await?;
         let user = control.snapshots.state().published_user(principal).filter(|user| !user.spec.disabled);
         let Some(user) = user else { return Ok(refused("access_denied")) };
         (tokens::log_in(control, &user.spec, None, now).await?, user.spec.name)

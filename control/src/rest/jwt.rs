@@ -113,7 +113,7 @@ async fn keep(
     presented: &Presented,
     jwt: &str,
 ) -> Result<(User, Token), Refused> {
-    let _writes = control.begin_write().await;
+    let _writing = control.begin_write().await?;
     let provider = control.objects.get::<Provider>(&known.provider).await?.map(|stored| stored.object.spec);
     // It may have changed while its keys were asked for.
     let same = kinds::Directory::Jwt(known.issuer);

@@ -18,10 +18,12 @@ use super::caller::Caller;
 use super::{applied, tokens};
 use crate::attempts::Try;
 use crate::listener::Client;
+use crate::objects::Stored;
 use crate::passwords::PasswordRefused;
 use crate::people::{self, LOCAL, NotTaken, is_local};
 use crate::providers::{self, Directory, Known, LoginRefused, NotOpened, Unavailable};
 use crate::routes::{Control, Refused};
+use crate::store::Revision;
 
 /// Logins that directories see to at once.
 pub(crate) static LOGINS: Semaphore = Semaphore::const_new(64);
@@ -60,8 +62,8 @@ async fn local(
     let who = Try::new(name, client);
     wait(control, name, &who)?;
     let found = control.objects.get::<User>(name).await?.filter(|found| is_local(&found.object.spec));
-    let kept = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.as_str()));
-    let is = check_password(control, password, kept).await?;
+    let checked = found.as_ref().and_then(|user| Some(user.secret.as_ref()?.password.clone()));
+    let is = check_password(control, password, checked.as_deref()).await?;
     // One answer to all: who guesses learns nothing.
     let user = found.map(|user| user.object.spec).filter(|user| is && !user.disabled).ok_or_else(|| {
         info!(user = name, "login refused");
@@ -70,8 +72,15 @@ async fn local(
     })?;
     control.attempts.succeeded(&who);
     let made = {
-        let _writes = control.begin_write().await;
-        tokens::log_in(control, &user, None, SystemTime::now()).await?
+        let _writing = control.begin_write().await?;
+        // As they are now: gone, disabled or of another password they log in by this one no more.
+        let now = control.objects.get::<User>(name).await?.filter(|now| {
+            let kept = now.secret.as_ref().map(|secret| &secret.password);
+            let same = now.object.spec.principal == user.principal && kept == checked.as_ref();
+            same && !now.object.spec.disabled
+        });
+        let Some(Stored { object: user, .. }) = now else { return Err(changed()) };
+        tokens::log_in(control, &user.spec, None, SystemTime::now()).await?
     };
     info!(user = name, token = %made.object.spec.id, "login");
     Ok(made)
@@ -89,6 +98,7 @@ async fn through(
     let counted = format!("{provider}:{}", name.to_lowercase());
     let who = Try::new(&counted, client);
     wait(control, name, &who)?;
+    let began = control.written();
     let (provider, directory) = opened(control, provider).await?;
     let Ok(_login) = LOGINS.try_acquire() else { return Err(too_many()) };
     let person = match directory.log_in(name, password).await {
@@ -103,18 +113,26 @@ async fn through(
         }
     };
     control.attempts.succeeded(&who);
-    come_back(control, &provider, Known { person, grant: None }).await
+    come_back(control, &provider, Known { person, grant: None }, began).await
 }
 
-/// A login of somebody of whom the provider has said who it is.
+/// A login of somebody of whom the provider has said who it is; it was asked at a revision.
 pub(crate) async fn come_back(
     control: &Control,
-    provider: &Provider,
+    asked: &Provider,
     known: Known,
+    began: Revision,
 ) -> Result<Created<Token>, Refused> {
     let Known { person, grant } = known;
-    let _writes = control.begin_write().await;
-    let before = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
+    let _writing = control.begin_write().await?;
+    let provider = control.objects.get::<Provider>(&asked.name).await?.map(|stored| stored.object.spec);
+    let provider =
+        &provider.filter(|provider| !provider.disabled && provider == asked).ok_or_else(changed)?;
+    let principal = people::principal(&provider.name, &person.id);
+    let before = control.snapshots.state().user(&principal);
+    if before.is_none() && people::was_deleted_since(&control.objects, &principal, began).await? {
+        return Err(changed());
+    }
     let user = people::take_in(control, provider, before, &person).await?.spec;
     control.group_names.note(&provider.name, person.named_groups());
     if user.disabled {
@@ -126,6 +144,11 @@ pub(crate) async fn come_back(
     let made = tokens::log_in(control, &user, None, SystemTime::now()).await?;
     info!(user = user.name, token = %made.object.spec.id, "login");
     Ok(made)
+}
+
+/// Of a login that was sound when it began.
+fn changed() -> Refused {
+    Refused::unauthorized("the user or the provider was changed during the login: log in again")
 }
 
 /// Whether people log in there in a browser.

@@ -69,9 +69,18 @@ pub(super) async fn change(
         }
     }
     let (mut secret, drawn) = given_or_drawn(&control, password).await?;
+    let (caller, writing) = caller.begin_write(&control).await?;
     let object = {
-        let _writes = control.begin_write().await;
-        let Stored { object: user, secret: before } = seen::<User>(&control, &caller, &key).await?;
+        let Stored { object: now, secret: before } = seen::<User>(&control, &caller, &key).await?;
+        if now.spec.principal != caller.user.spec.principal {
+            caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
+        }
+        let is = |secret: &Option<UserSecret>| secret.as_ref().map(|secret| secret.password.clone());
+        if now.spec.principal != user.object.spec.principal || is(&before) != is(&user.secret) {
+            let message = "the password was changed meanwhile: try again";
+            return Err(Refused::of(Status::failure(409, "Conflict", message)));
+        }
+        let user = now;
         let former = before.into_iter().flat_map(|before| [before.password].into_iter().chain(before.former));
         secret.former = former.take(FORMER_MAX).collect();
         let object = control.objects.update(user.metadata.revision, &user.spec, Some(&secret)).await?;
@@ -82,6 +91,7 @@ pub(super) async fn change(
         end_tokens(&control, other_logins).await?;
         object
     };
+    drop(writing);
     caller.wrote("password changed", &object.spec);
     let revision = *control.objects.store().revision().borrow();
     Ok(applied(&control, revision, StatusCode::OK, Created { object, secret: drawn }).await)

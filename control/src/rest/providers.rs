@@ -144,12 +144,12 @@ pub(super) async fn change_secret(
         }
     };
     try_out(&control, &tried.spec, &password).await?;
-    let object = {
-        let _writes = control.begin_write().await;
-        let secret = ProviderSecret { password };
-        // As it was tried: whatever changed meanwhile refuses.
-        control.objects.update(tried.metadata.revision, &tried.spec, Some(&secret)).await?
-    };
+    let (caller, writing) = caller.begin_write(&control).await?;
+    changeable::<Provider>(&control, &caller, &key).await?;
+    let secret = ProviderSecret { password };
+    // As it was tried: whatever changed meanwhile refuses.
+    let object = control.objects.update(tried.metadata.revision, &tried.spec, Some(&secret)).await?;
+    drop(writing);
     caller.wrote("given another secret", &object.spec);
     Ok(Json(object))
 }

@@ -23,23 +23,16 @@ pub(super) async fn renew(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
-    let made = {
-        let _writes = control.begin_write().await;
-        next(&control, &caller).await?
-    };
+    let (caller, writing) = caller.begin_write(&control).await?;
+    let made = next(&control, &caller).await?;
+    drop(writing);
     info!(user = caller.user.spec.name, token = %made.object.spec.id, of = %caller.token.spec.id, "login renewed");
     Ok(applied(&control, made.object.metadata.revision, StatusCode::CREATED, made).await)
 }
 
 async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refused> {
     let forbidden = |message: &str| Refused::of(Status::failure(403, "Forbidden", message));
-    // As they are now: they may have changed since the caller showed the token.
-    let token = control.objects.get::<Token>(caller.token.spec.id.as_str()).await?;
-    let user = control.objects.get::<User>(&caller.user.spec.name).await?;
-    let (Some(token), Some(user)) = (token, user.filter(|user| !user.object.spec.disabled)) else {
-        return Err(Refused::unauthorized("the login has just ended: drover login begins another"));
-    };
-    let (token, user) = (token.object, user.object.spec);
+    let (token, user) = (&caller.token, &caller.user.spec);
     let Some(session) = &token.spec.session else {
         return Err(forbidden("only the token of a login is renewed: drover token create makes others"));
     };
@@ -62,12 +55,12 @@ async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refu
         };
         return Err(Refused::of(Status::failure(409, "Conflict", message)));
     }
-    if !is_on(control, &user).await? {
+    if !is_on(control, user).await? {
         return Err(forbidden("nobody logs in through the user's provider now"));
     }
-    let made = tokens::log_in(control, &user, Some(session), caller.now).await?;
+    let made = tokens::log_in(control, user, Some(session), caller.now).await?;
     let renewed = Session { renewed: true, ..session.clone() };
-    let renewed = Token { session: Some(renewed), ..token.spec };
+    let renewed = Token { session: Some(renewed), ..token.spec.clone() };
     control.objects.update(token.metadata.revision, &renewed, None).await?;
     Ok(made)
 }

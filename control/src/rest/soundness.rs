@@ -137,7 +137,7 @@ impl Brought {
 
 async fn log_in(control: &Control, person: Person) {
     let provider = provider(Access::Unrestricted, &[]);
-    let _writes = control.begin_write().await;
+    let _writing = control.begin_write().await.unwrap();
     let known = control.snapshots.state().user(&people::principal(&provider.name, &person.id));
     match people::take_in(control, &provider, known, &person).await {
         Ok(_) | Err(NotTaken::Id(_) | NotTaken::Name(_)) => {}
@@ -160,11 +160,11 @@ proptest! {
             assert_eq!(served.ask(&bob, "GET", "/v1/self", None).await.0, 200);
             assert_eq!(control.snapshots.state().aside().summary(), None);
             // Which waits for what was written to be published.
-            drop(control.begin_write().await);
+            drop(control.begin_write().await.unwrap());
             let written = *control.objects.store().revision().borrow();
             assert!(control.snapshots.published().borrow().revision >= written);
             assert_eq!(served.ask(&admin, "DELETE", "/v1/users/bob/tokens", None).await.0, 200);
-            drop(control.begin_write().await);
+            drop(control.begin_write().await.unwrap());
             let left = control.snapshots.document().tokens.into_iter().filter(|token: &Token| token.user == "local:user/bob");
             assert_eq!(left.count(), 0);
             assert_eq!(served.ask(&bob, "GET", "/v1/self", None).await.0, 401);
@@ -190,7 +190,7 @@ async fn regression_no_name_for_people_freezes_what_is_published() {
     let user = json!({ "name": "u", "display_name": "Z\noe" });
     let (code, refused) = served.ask(&admin, "POST", "/v1/users", Some(user)).await;
     assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("display_name")));
-    drop(served.control.begin_write().await);
+    drop(served.control.begin_write().await.unwrap());
     let names: Vec<_> = served.control.snapshots.document().users.into_iter().map(|user| user.name).collect();
     assert_eq!(names, ["root", "u0", "u1", "u2", "u3"]);
 }

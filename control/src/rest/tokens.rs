@@ -172,14 +172,13 @@ pub(super) async fn revoke_all(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
+    let (caller, writing) = caller.begin_write(&control).await?;
     let user = seen::<User>(&control, &caller, &key).await?.object.spec;
     if user.principal != caller.user.spec.principal {
         caller.may(&control, "DELETE", Token::PLURAL, None, &Place::Drover)?;
     }
-    let ended = {
-        let _writes = control.begin_write().await;
-        end_tokens(&control, |token| token.user == user.principal).await?
-    };
+    let ended = end_tokens(&control, |token| token.user == user.principal).await?;
+    drop(writing);
     let tokens = ended.iter().map(ToString::to_string).collect();
     caller.wrote("all tokens revoked", &user);
     let revision = *control.objects.store().revision().borrow();

@@ -178,11 +178,6 @@ impl State {
         meant.map(|(metadata, token)| (token.id.clone(), metadata.revision)).collect()
     }
 
-    /// Whether it has all that was written up to a revision.
-    pub(crate) fn reaches(&self, revision: Revision) -> bool {
-        self.revision >= revision
-    }
-
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
         let present = self.clusters.objects.values().filter_map(|(_, spec)| spec.as_ref());
         present
