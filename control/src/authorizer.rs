@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use drover_api::rest::API_GROUP;
 use drover_policy::{
-    Attributes, ClusterId, ClusterRules, Domain, Holdings, InvalidRules, PathRefused, Policy, Refusal,
-    RoleName, Rules, Subject, templates,
+    Attributes, ClusterId, ClusterRules, Domain, Holdings, InvalidRules, PathRefused, Policy, Principal,
+    Refusal, RoleName, Rules, Subject, Until, earlier, later, templates,
 };
 
 use crate::placed::Place;
@@ -33,8 +33,8 @@ pub struct Asked<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotAllowed {
-    #[error("the name cannot be asked for: {0}")]
-    Name(#[from] PathRefused),
+    #[error("it cannot be asked for: {0}")]
+    Method(#[from] PathRefused),
     #[error(transparent)]
     Rules(#[from] Refusal),
 }
@@ -65,6 +65,7 @@ impl Authorizer {
         })
     }
 
+    /// Of a cluster's objects its own rules decide, or Drover's; but no deny of a cluster's.
     pub fn decide(
         &self,
         subject: &Subject,
@@ -72,23 +73,57 @@ impl Authorizer {
         asked: Asked<'_>,
         now: SystemTime,
     ) -> Result<(), NotAllowed> {
-        let mut path = format!("/apis/{API_GROUP}/v1/{}", asked.plural);
-        if let Some(key) = asked.key {
-            path.extend(["/", key]);
+        let attributes = Attributes::of(asked.method, API_GROUP, "v1", asked.plural, asked.key);
+        let attributes = attributes.ok_or(PathRefused::Method)?;
+        let drover = self.drover.decide(subject, &self.own, attributes.clone(), now).map(drop);
+        match (place, drover) {
+            (Place::Cluster(cluster), Err(Refusal::NoRole(_) | Refusal::NotPermitted(_))) => {
+                Ok(self.clusters.decide_without_denies(subject, cluster, attributes, now)?)
+            }
+            (Place::Cluster(_) | Place::Drover, decided) => Ok(decided?),
         }
-        let attributes = Attributes::parse(asked.method, &path, None)?;
-        match place {
-            Place::Cluster(cluster) => self.clusters.decide(subject, cluster, attributes, now),
-            Place::Drover => self.drover.decide(subject, &self.own, attributes, now),
-        }
-        .map(drop)
-        .map_err(NotAllowed::from)
     }
 
-    /// Whether a subject holds all of a role in a domain, and so may give it there.
-    pub fn covers(&self, subject: &Subject, role: &RoleName, domain: &Domain, now: SystemTime) -> bool {
-        self.clusters.covers(subject, role, domain, now)
-            && (!reaches_drover(domain, role) || self.drover.covers(subject, role, domain, now))
+    /// Until when a subject may give a role in a domain: for as long as it holds all of it there. Drover's
+    /// administrators may give what nobody holds, such as the right to act as others.
+    pub fn covers(
+        &self,
+        subject: &Subject,
+        role: &RoleName,
+        domain: &Domain,
+        now: SystemTime,
+    ) -> Option<Until> {
+        let of_clusters = || self.clusters.covers(subject, role, domain, now);
+        let of_drover = || match reaches_drover(domain, role) {
+            true => self.drover.covers(subject, role, domain, now),
+            false => Some(None),
+        };
+        let covered = of_clusters().zip(of_drover()).map(|(one, other)| earlier(one, other));
+        [self.administers(subject, now), covered].into_iter().flatten().reduce(later)
+    }
+
+    /// Until when a subject is an administrator of Drover's: what a cluster denies them takes nothing of it.
+    pub fn administers(&self, subject: &Subject, now: SystemTime) -> Option<Until> {
+        let admin = RoleName::parse(ADMIN).expect("it has a role's form");
+        let holds = self.drover.holds(subject, &admin, &Domain::Global, now)?;
+        self.drover.covers(subject, &admin, &Domain::Global, now).map(|until| earlier(holds, until))
+    }
+
+    /// Whether a subject holds all that another holds, for as long: only then it may make the other able to act.
+    pub fn covers_all_of(&self, subject: &Subject, other: &Subject, now: SystemTime) -> bool {
+        self.administers(subject, now) == Some(None)
+            || self.clusters.covers_all_of(subject, other, now)
+                && self.drover.covers_all_of(subject, other, now)
+    }
+
+    /// Whether a role denies anything.
+    pub fn denies(&self, role: &RoleName) -> bool {
+        self.clusters.denies(role)
+    }
+
+    /// Whether anything is denied to a principal itself.
+    pub fn is_denied_anything(&self, principal: &Principal) -> bool {
+        self.clusters.is_denied_anything(principal)
     }
 }
 

@@ -125,12 +125,12 @@ pub(crate) async fn was_deleted_since(
     Ok(gone.iter().any(|gone| gone.metadata.revision > since && gone.spec.principal == principal))
 }
 
-/// Deletes the tokens that are meant; their ids. Whoever calls it holds the lock of all writes.
+/// Deletes the tokens that are meant, and those that were made with them; their ids. Whoever calls it holds the lock of all writes.
 pub(crate) async fn end_tokens(
     control: &Control,
     is_meant: impl Fn(&Token) -> bool,
 ) -> Result<Vec<TokenId>, ObjectsError> {
-    let meant = control.snapshots.state().tokens(&is_meant);
+    let meant = control.snapshots.state().tokens_and_made(&is_meant);
     let mut ended = Vec::new();
     for (id, revision) in meant {
         control.objects.delete::<Token>(id.as_str(), revision).await?;

@@ -59,6 +59,7 @@ trait Writes: Served + Kept + Placed {
     /// The same before one is replaced, by a caller who may.
     fn try_to_replace(
         _control: &Control,
+        _caller: &Caller,
         _current: &Stored<Self>,
         _next: &Self,
     ) -> impl Future<Output = Result<(), Refused>> + Send {
@@ -83,7 +84,11 @@ trait Writes: Served + Kept + Placed {
     }
 
     /// Removes what means nothing without the object, or refuses where it must stay.
-    fn before_delete(_control: &Control, _object: &Self) -> impl Future<Output = Result<(), Refused>> + Send {
+    fn before_delete(
+        _control: &Control,
+        _caller: &Caller,
+        _object: &Self,
+    ) -> impl Future<Output = Result<(), Refused>> + Send {
         std::future::ready(Ok(()))
     }
 }
@@ -167,7 +172,7 @@ async fn replace<K: Writes>(
     let caller = Caller::of(&control, &headers).await?;
     let Json(next) = body?;
     let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
-    K::try_to_replace(&control, &current, &next.spec).await?;
+    K::try_to_replace(&control, &caller, &current, &next.spec).await?;
     let (caller, writing) = caller.begin_write(&control).await?;
     let current = replaceable::<K>(&control, &caller, &key, next.metadata.revision).await?;
     if next.spec.key() != key {
@@ -224,7 +229,7 @@ async fn delete<K: Writes>(
         if !(K::OWNER_DELETES && caller.owns(&object.spec)) {
             caller.may(&control, "DELETE", K::PLURAL, Some(&key), &object.spec.place())?;
         }
-        K::before_delete(&control, &object.spec).await?;
+        K::before_delete(&control, &caller, &object.spec).await?;
         (control.objects.delete::<K>(&key, object.metadata.revision).await?, object)
     };
     drop(writing);
@@ -295,6 +300,8 @@ impl From<ObjectsError> for Refused {
 
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod soundness;
 #[cfg(test)]

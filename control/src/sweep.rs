@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::objects::{Kept, ObjectsError};
+use crate::rest::renewal;
 use crate::routes::Control;
 
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -32,7 +33,7 @@ pub(crate) async fn sweep(control: &Control, now: Timestamp) -> Result<usize, Ob
     let Ok(before) = now.checked_sub(KEPT_AFTER_ITS_END) else { return Ok(0) };
     let idle = |token: &Object<Token>| is_idle(token, control.uses.last_used_at(&token.spec.id), now);
     let ended = |token: &Object<Token>| token.spec.expires_at <= before || idle(token);
-    Ok(expired::<Token>(control, ended).await?
+    Ok(tokens(control, ended).await?
         + expired::<RegistrationToken>(control, |token| token.spec.expires_at <= before).await?)
 }
 
@@ -41,6 +42,26 @@ fn is_idle(token: &Object<Token>, last_used_at: Option<Timestamp>, now: Timestam
     let since = last_used_at.unwrap_or(token.metadata.created_at).max(token.metadata.created_at);
     let unused_s = now.as_second().saturating_sub(since.as_second());
     token.spec.idle_s.is_some_and(|idle_s| u64::try_from(unused_s).is_ok_and(|unused_s| unused_s > idle_s))
+}
+
+/// With what was made with them.
+async fn tokens(
+    control: &Control,
+    has_ended: impl Fn(&Object<Token>) -> bool,
+) -> Result<usize, ObjectsError> {
+    let mut swept = 0;
+    for token in control.objects.list::<Token>().await? {
+        if has_ended(&token) {
+            let _writing = control.begin_write().await?;
+            // Another's sweep may have taken it along.
+            if control.objects.get::<Token>(token.spec.id.as_str()).await?.is_some() {
+                renewal::end_others(control, &Token { session: None, ..token.spec.clone() }).await?;
+                control.objects.delete::<Token>(token.spec.id.as_str(), token.metadata.revision).await?;
+                swept += 1;
+            }
+        }
+    }
+    Ok(swept)
 }
 
 async fn expired<K: Kept>(
@@ -80,6 +101,7 @@ mod tests {
                 expires_at: at(1_000_000),
                 idle_s,
                 session: None,
+                made_by: None,
             };
             Object { metadata: Metadata { revision: 1, created_at: at(1000) }, spec }
         };

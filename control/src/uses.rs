@@ -174,6 +174,7 @@ mod tests {
                 expires_at: at(4_000_000_000),
                 idle_s: None,
                 session: None,
+                made_by: None,
             };
             objects.create(&spec, None).await.unwrap();
         }

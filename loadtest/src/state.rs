@@ -131,7 +131,18 @@ pub(crate) async fn fill(
         let (kind, scope) = (TokenKind::Bot, TokenScope::All);
         objects
             .create(
-                &Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None, session: None },
+                &Token {
+                    id,
+                    hash,
+                    proof_key,
+                    user,
+                    kind,
+                    scope,
+                    expires_at,
+                    idle_s: None,
+                    session: None,
+                    made_by: None,
+                },
                 None,
             )
             .await?;

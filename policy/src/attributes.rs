@@ -10,6 +10,9 @@ mod query;
 
 pub use path::PathRefused;
 
+/// Of the core group, and in no namespace.
+const CLUSTER_WIDE: [&str; 3] = ["componentstatuses", "nodes", "persistentvolumes"];
+
 /// A request as the policy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
@@ -121,6 +124,37 @@ impl Attributes {
 
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// A request for a resource of the cluster, made of its parts: whatever a name is, it is that name.
+    pub fn of(method: &str, group: &str, version: &str, resource: &str, name: Option<&str>) -> Option<Self> {
+        let verb = match (Verb::on_resource(method)?, name) {
+            (Verb::Get, None) => Verb::List,
+            (Verb::Delete, None) => Verb::DeleteCollection,
+            (verb, _) => verb,
+        };
+        let target = Resource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            resource: resource.to_owned(),
+            subresource: None,
+            namespace: None,
+            name: name.map(str::to_owned),
+        };
+        Some(Self { verb, target: Target::Resource(target) })
+    }
+
+    /// Whether the request may touch objects in any namespace. Which resources have namespaces only the cluster knows,
+    /// but for some that are known not to.
+    pub(crate) fn spans_projects(&self) -> bool {
+        match &self.target {
+            Target::NonResource(_) => false,
+            Target::Resource(resource) => {
+                let of_the_cluster =
+                    resource.group.is_empty() && CLUSTER_WIDE.contains(&resource.resource.as_str());
+                resource.namespace.is_none() && !of_the_cluster
+            }
+        }
     }
 
     /// Whether the answer has no end of its own: such a request gets no timeout.

@@ -80,21 +80,28 @@ impl Compiled {
         self.grants.iter().filter(|grant| grant.project.is_none()).flat_map(|grant| &grant.role.rows)
     }
 
-    /// Matches a request whose namespace is in `project`. One deny decides against all that allows.
+    /// Whether a row of the whole cluster allows a request, whatever denies it.
+    pub(crate) fn allows_in_the_whole_cluster(&self, attributes: &Attributes) -> bool {
+        let wanted = Wanted::new(attributes);
+        self.rows_of_the_whole_cluster().any(|row| row.effect == Effect::Allow && wanted.matches(row))
+    }
+
+    /// Matches a request whose namespace is in `project`. One deny decides against all that allows, and it matches
+    /// whatever the request may touch: of a project, a request over all namespaces; of a name, one that has none.
     pub(crate) fn verdict(&self, attributes: &Attributes, project: Option<&ProjectId>) -> Verdict {
         let wanted = Wanted::new(attributes);
         let mut verdict = Verdict::Unmentioned;
         for grant in &self.grants {
-            if grant.project.is_some() && grant.project.as_ref() != project {
-                continue;
-            }
+            let is_in = grant.project.is_none() || grant.project.as_ref() == project;
             for row in &grant.role.rows {
-                if row.effect == Effect::Allow && verdict == Verdict::Allowed || !wanted.matches(row) {
-                    continue;
-                }
                 match row.effect {
-                    Effect::Allow => verdict = Verdict::Allowed,
-                    Effect::Deny => return Verdict::Denied,
+                    Effect::Allow if is_in && verdict != Verdict::Allowed && wanted.matches(row) => {
+                        verdict = Verdict::Allowed;
+                    }
+                    Effect::Deny if (is_in || wanted.spans_projects) && wanted.may_touch(row) => {
+                        return Verdict::Denied;
+                    }
+                    Effect::Allow | Effect::Deny => {}
                 }
             }
         }
@@ -106,14 +113,34 @@ impl Compiled {
 struct Wanted<'a> {
     verb: &'static str,
     target: &'a Target,
+    spans_projects: bool,
 }
 
 impl<'a> Wanted<'a> {
     fn new(attributes: &'a Attributes) -> Self {
-        Self { verb: attributes.verb().as_str(), target: attributes.target() }
+        let spans_projects = attributes.spans_projects();
+        Self { verb: attributes.verb().as_str(), target: attributes.target(), spans_projects }
+    }
+
+    fn may_touch(&self, row: &Row) -> bool {
+        self.matches_but_for_name(row)
+            && match self.target {
+                Target::NonResource(_) => true,
+                Target::Resource(target) => {
+                    row.name == ANY || target.name().is_none_or(|name| row.name == name)
+                }
+            }
     }
 
     fn matches(&self, row: &Row) -> bool {
+        self.matches_but_for_name(row)
+            && match self.target {
+                Target::NonResource(_) => true,
+                Target::Resource(target) => row.name == ANY || row.name == target.name().unwrap_or_default(),
+            }
+    }
+
+    fn matches_but_for_name(&self, row: &Row) -> bool {
         let is = |written: &str, wanted: &str| written == ANY || written == wanted;
         is(&row.verb, self.verb)
             && match self.target {
@@ -122,7 +149,6 @@ impl<'a> Wanted<'a> {
                     row.kind == Kind::Resource
                         && is(&row.group, target.group())
                         && resource(&row.resource, target.resource(), target.subresource())
-                        && is(&row.name, target.name().unwrap_or_default())
                 }
             }
     }

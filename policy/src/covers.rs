@@ -4,9 +4,23 @@ use std::time::SystemTime;
 
 use crate::compiled::covers as covers_path;
 use crate::ids::{RoleName, Subject};
+use crate::impersonate::VERB;
 use crate::index::{Held, Index};
 use crate::model::{ANY, Kind, Row};
 use crate::rules::{Domain, Effect};
+
+/// Until when a subject holds something; none: it does not end by itself.
+pub type Until = Option<SystemTime>;
+
+/// The one that ends first.
+pub fn earlier(one: Until, other: Until) -> Until {
+    [one, other].into_iter().flatten().min()
+}
+
+/// The one that ends last.
+pub fn later(one: Until, other: Until) -> Until {
+    one.zip(other).map(|(one, other)| one.max(other))
+}
 
 /// Who is denied anything in the domain, or in a part of it, gives nothing there: what a deny leaves of a rule is
 /// not compared.
@@ -16,19 +30,38 @@ pub(crate) fn covers(
     role: &RoleName,
     domain: &Domain,
     now: SystemTime,
-) -> bool {
-    let Some(given) = index.role(role) else { return false };
+) -> Option<Until> {
+    let given = index.role(role)?;
     let principals = subject.principals().iter().flat_map(|principal| index.held(principal));
     let held: Vec<&Held> = principals.filter(|held| held.expires_at.is_none_or(|end| now < end)).collect();
     let touching =
         held.iter().filter(|held| contains(&held.domain, domain) || contains(domain, &held.domain));
     if touching.flat_map(|held| &held.role.rows).any(|row| row.effect == Effect::Deny) {
-        return false;
+        return None;
     }
     let whole = held.iter().filter(|held| contains(&held.domain, domain));
-    let rows: Vec<&Row> = whole.flat_map(|held| &held.role.rows).collect();
-    let mut given = given.rows.iter().filter(|row| row.effect == Effect::Allow);
-    given.all(|given| rows.iter().any(|held| contains_row(held, given)))
+    let rows: Vec<_> =
+        whole.flat_map(|held| held.role.rows.iter().map(|row| (row, held.expires_at))).collect();
+    let given = given.rows.iter().filter(|row| row.effect == Effect::Allow);
+    given
+        .map(|given| {
+            let covering = rows.iter().filter(|(held, _)| contains_row(held, given)).map(|(_, until)| *until);
+            covering.reduce(later)
+        })
+        .try_fold(None, |until, row| Some(earlier(until, row?)))
+}
+
+/// Until when a subject holds a role itself, and not only what it gives.
+pub(crate) fn holds(
+    index: &Index,
+    subject: &Subject,
+    role: &RoleName,
+    domain: &Domain,
+    now: SystemTime,
+) -> Option<Until> {
+    let held = subject.principals().iter().flat_map(|principal| index.held(principal));
+    let held = held.filter(|held| held.role.name == *role && contains(&held.domain, domain));
+    held.map(|held| held.expires_at).filter(|end| end.is_none_or(|end| now < end)).reduce(later)
 }
 
 fn contains(held: &Domain, wanted: &Domain) -> bool {
@@ -44,8 +77,10 @@ fn contains(held: &Domain, wanted: &Domain) -> bool {
 
 fn contains_row(held: &Row, given: &Row) -> bool {
     let is = |held: &str, given: &str| held == ANY || held == given;
+    // `*` does not stand for it: see `crate::impersonate`.
+    let verb = if given.verb == VERB { held.verb == VERB } else { is(&held.verb, &given.verb) };
     held.kind == given.kind
-        && is(&held.verb, &given.verb)
+        && verb
         && match given.kind {
             Kind::Path => covers_path(&held.resource, &given.resource),
             Kind::Resource => {
@@ -115,13 +150,14 @@ mod tests {
                 own("reads-one", vec![rule(Effect::Allow, &["get"], &["deployments"], &["web"])]),
                 own("reads-all", vec![allow(&["*"], &["*"])]),
                 own("no-scale", vec![rule(Effect::Deny, &["*"], &["deployments/scale"], &[])]),
+                own("acts-as", vec![rule(Effect::Allow, &["impersonate"], &["users"], &[])]),
                 own("scale-only", vec![allow(&["get"], &["deployments/scale"])]),
             ],
             bindings: bindings.collect(),
         };
         let policy = Policy::new(rules, NOW + std::time::Duration::from_secs(1)).unwrap();
         let subject = Subject::new(zoe, []);
-        let found = policy.covers(&subject, &role(given), domain, NOW);
+        let found = policy.covers(&subject, &role(given), domain, NOW).is_some();
         assert_eq!(found, expected, "{held:?} gives {given} in {domain:?}");
     }
 
@@ -148,6 +184,9 @@ mod tests {
             ("reads", "no-scale", true),
             ("user", "reads", false),
             ("admin", "unknown", false),
+            ("admin", "acts-as", false),
+            ("reads-all", "acts-as", false),
+            ("acts-as", "acts-as", true),
         ] {
             check(&[(held, one.clone())], given, &one, expected);
         }
@@ -167,5 +206,42 @@ mod tests {
         }
         check(&[("admin", Domain::Global), ("no-scale", one.clone())], "reads", &Domain::Global, false);
         check(&[("admin", Domain::Global), ("no-scale", one.clone())], "reads", &two, true);
+    }
+
+    #[test]
+    fn regression_what_is_given_ends_with_what_covers_it() {
+        let (early, late) =
+            (NOW + std::time::Duration::from_secs(60), NOW + std::time::Duration::from_secs(90));
+        let one = || Domain::Cluster(ClusterId::parse("c-1").unwrap());
+        let zoe = Principal::parse("local:user/7").unwrap();
+        for (held, given, expected) in [
+            (vec![("cluster-owner", Some(early))], "cluster-viewer", Some(Some(early))),
+            (
+                vec![("cluster-owner", Some(early)), ("cluster-owner", Some(late))],
+                "cluster-viewer",
+                Some(Some(late)),
+            ),
+            (vec![("cluster-owner", Some(early)), ("cluster-viewer", None)], "cluster-viewer", Some(None)),
+            (
+                vec![("cluster-viewer", Some(early)), ("project-member", Some(late))],
+                "cluster-member",
+                Some(Some(early)),
+            ),
+            (vec![("cluster-owner", Some(NOW))], "cluster-viewer", None),
+            (vec![("cluster-owner", None)], "user", Some(None)),
+        ] {
+            let binding = |(name, expires_at): &(&str, Until)| Binding {
+                principal: zoe.clone(),
+                role: role(name),
+                domain: one(),
+                expires_at: *expires_at,
+            };
+            let clusters =
+                vec![ClusterRules { id: ClusterId::parse("c-1").unwrap(), projects: BTreeMap::new() }];
+            let rules = Rules { clusters, roles: vec![], bindings: held.iter().map(binding).collect() };
+            let policy = Policy::new(rules, late + std::time::Duration::from_secs(1)).unwrap();
+            let found = policy.covers(&Subject::new(zoe.clone(), []), &role(given), &one(), NOW);
+            assert_eq!(found, expected, "{held:?} gives {given}");
+        }
     }
 }

@@ -9,10 +9,10 @@ use moka::sync::Cache;
 
 use crate::attributes::{Attributes, Target};
 use crate::compiled::{Compiled, Verdict};
-use crate::covers;
+use crate::covers::{self, Until, later};
 use crate::holdings::Holdings;
-use crate::ids::{ClusterId, RoleName, Subject};
-use crate::index::Index;
+use crate::ids::{ClusterId, Principal, RoleName, Subject};
+use crate::index::{Flat, Index};
 use crate::model;
 use crate::permit::Permit;
 use crate::refusal::Refusal;
@@ -111,9 +111,76 @@ impl Policy {
         }
     }
 
-    /// Whether a subject holds all that a role gives in a domain: only then it may give it to others.
-    pub fn covers(&self, subject: &Subject, role: &RoleName, domain: &Domain, now: SystemTime) -> bool {
-        now < self.expires_at && covers::covers(&self.index, subject, role, domain, now)
+    /// Whether a subject may send a request by what allows it alone, whatever denies it.
+    pub fn decide_without_denies(
+        &self,
+        subject: &Subject,
+        cluster: &ClusterId,
+        attributes: Attributes,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        if self.expires_at <= now {
+            return Err(Refusal::PolicyExpired);
+        }
+        if !self.index.clusters.contains_key(cluster) {
+            return Err(Refusal::ClusterUnknown(cluster.clone()));
+        }
+        let compiled = self.compiled(subject, cluster, now);
+        if compiled.allows_in_the_whole_cluster(&attributes) {
+            Ok(())
+        } else if compiled.is_empty() {
+            Err(Refusal::NoRole(Box::new(attributes)))
+        } else {
+            Err(Refusal::NotPermitted(Box::new(attributes)))
+        }
+    }
+
+    /// Until when a subject holds all that a role gives in a domain: only then, and so long, it may give it to others.
+    pub fn covers(
+        &self,
+        subject: &Subject,
+        role: &RoleName,
+        domain: &Domain,
+        now: SystemTime,
+    ) -> Option<Until> {
+        if self.expires_at <= now {
+            return None;
+        }
+        covers::covers(&self.index, subject, role, domain, now)
+    }
+
+    /// Until when a subject holds the role itself in a domain.
+    pub fn holds(
+        &self,
+        subject: &Subject,
+        role: &RoleName,
+        domain: &Domain,
+        now: SystemTime,
+    ) -> Option<Until> {
+        if self.expires_at <= now {
+            return None;
+        }
+        covers::holds(&self.index, subject, role, domain, now)
+    }
+
+    /// Whether a subject holds all that another holds, wherever that is and for as long.
+    pub fn covers_all_of(&self, subject: &Subject, other: &Subject, now: SystemTime) -> bool {
+        let held = other.principals().iter().flat_map(|principal| self.index.held(principal));
+        let mut held = held.filter(|held| held.expires_at.is_none_or(|end| now < end));
+        held.all(|held| {
+            let until = self.covers(subject, &held.role.name, &held.domain, now);
+            until.is_some_and(|until| later(until, held.expires_at) == until)
+        })
+    }
+
+    /// Whether a role denies anything: who gives or takes it away decides for others than its owner.
+    pub fn denies(&self, role: &RoleName) -> bool {
+        self.index.role(role).is_some_and(Flat::denies)
+    }
+
+    /// Whether anything is denied to a principal itself.
+    pub fn is_denied_anything(&self, principal: &Principal) -> bool {
+        self.index.held(principal).iter().any(|held| held.role.denies())
     }
 
     /// How many permissions this revision compiled itself, rather than kept.

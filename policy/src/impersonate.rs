@@ -7,7 +7,7 @@ use crate::compiled::Compiled;
 use crate::model::{ANY, Kind, Row};
 use crate::rules::Effect;
 
-const VERB: &str = "impersonate";
+pub(crate) const VERB: &str = "impersonate";
 /// Of users, groups and service accounts; and of uids and extras.
 const GROUPS: [&str; 2] = ["", "authentication.k8s.io"];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::ids::{ClusterId, Principal, ProjectId, RoleName};
-use crate::model::{ANY, Kind, Row, domain};
+use crate::model::{ANY, Kind, Row, domains};
 use crate::rules::{Binding, Domain, InvalidRules, Role, Rules};
 use crate::templates;
 
@@ -85,8 +85,9 @@ impl Index {
         let rows =
             self.roles.values().flat_map(|role| role.rows.iter().map(|row| row.casbin(role.name.as_str())));
         let held = self.held.iter().flat_map(|(principal, held)| {
+            let row = |held: &Held, domain| vec![principal.to_string(), held.role.name.to_string(), domain];
             held.iter()
-                .map(|held| vec![principal.to_string(), held.role.name.to_string(), domain(&held.domain)])
+                .flat_map(move |held| domains(&held.domain).into_iter().map(move |domain| row(held, domain)))
         });
         (unique(rows.collect()), unique(held.collect()))
     }
@@ -151,6 +152,10 @@ fn held_by(binding: &Binding, role: &Arc<Flat>, roles: &BTreeMap<RoleName, Arc<F
 }
 
 impl Flat {
+    pub(crate) fn denies(&self) -> bool {
+        self.rows.iter().any(|row| row.effect == crate::rules::Effect::Deny)
+    }
+
     pub(crate) fn allows_anything(&self) -> bool {
         self.rows.iter().any(|row| row.effect == crate::rules::Effect::Allow)
     }

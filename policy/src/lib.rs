@@ -22,6 +22,7 @@ mod rules;
 pub mod templates;
 
 pub use attributes::{Attributes, PathRefused, Resource, Target, Verb};
+pub use covers::{Until, earlier, later};
 pub use decide::Policy;
 pub use holdings::{Holding, Holdings};
 pub use ids::{ClusterId, IdInvalid, Principal, ProjectId, RoleName, Subject};

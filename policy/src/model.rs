@@ -2,7 +2,8 @@
 //!
 //! Subjects are principals and roles, domains are clusters (`c-1a2b`), projects (`c-1a2b/web`) and `*`
 //! (everywhere). A role's rows hold wherever the role is held, and a principal holds a role in a domain
-//! by a grouping row; a cluster's roles hold in its projects, which is why the matcher asks twice.
+//! by a grouping row; a cluster's roles hold in its projects, which is why the matcher asks twice. Who holds a role in a
+//! project holds it in `c-1a2b/*` too, by which denies match requests over all namespaces.
 //! Inheritance is written out in the rows, so that one grouping step decides.
 //!
 //! casbin's code is async for adapters that do I/O; ours is in memory. Its futures are polled once, and
@@ -17,10 +18,11 @@ use crate::attributes::{Attributes, Target};
 use crate::ids::{ClusterId, ProjectId};
 use crate::rules::{Domain, InvalidRules};
 
-/// Request and row: subject, domain (and its cluster), kind of target, group, resource, name, verb.
+/// Request and row: subject, domain (and its cluster, and all projects of that where the request may touch any), kind of
+/// target, group, resource, name, verb. A deny matches whatever the request may touch.
 const MODEL: &str = r#"
 [request_definition]
-r = sub, dom, cluster, kind, group, resource, anyresource, name, verb
+r = sub, dom, cluster, projects, kind, group, resource, anyresource, name, verb
 
 [policy_definition]
 p = sub, kind, group, resource, name, verb, eft
@@ -32,7 +34,7 @@ g = _, _, _
 e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
 
 [matchers]
-m = p.kind == r.kind && (p.verb == "*" || p.verb == r.verb) && (p.group == "*" || p.group == r.group) && (p.name == "*" || p.name == r.name) && (p.resource == "*" || p.resource == r.resource || p.resource == r.anyresource || (p.kind == "path" && keyMatch(r.resource, p.resource))) && (g(r.sub, p.sub, r.dom) || g(r.sub, p.sub, r.cluster) || g(r.sub, p.sub, "*"))
+m = p.kind == r.kind && (p.verb == "*" || p.verb == r.verb) && (p.group == "*" || p.group == r.group) && (p.name == "*" || p.name == r.name || (p.eft == "deny" && r.name == "")) && (p.resource == "*" || p.resource == r.resource || p.resource == r.anyresource || (p.kind == "path" && keyMatch(r.resource, p.resource))) && (g(r.sub, p.sub, r.dom) || g(r.sub, p.sub, r.cluster) || g(r.sub, p.sub, "*") || (p.eft == "deny" && g(r.sub, p.sub, r.projects)))
 "#;
 
 pub(crate) const EVERYWHERE: &str = "*";
@@ -85,6 +87,18 @@ pub(crate) fn domain(domain: &Domain) -> String {
     }
 }
 
+/// All domains that a role in one is held in: of a project, also the one that stands for every project of its cluster.
+pub(crate) fn domains(of: &Domain) -> Vec<String> {
+    match of {
+        Domain::Cluster(_) | Domain::Global => vec![domain(of)],
+        Domain::Project(cluster, _) => vec![domain(of), any_project(cluster)],
+    }
+}
+
+fn any_project(cluster: &ClusterId) -> String {
+    format!("{cluster}/*")
+}
+
 /// Everything as casbin holds it.
 pub(crate) fn enforcer(rows: Vec<Vec<String>>, held: Vec<Vec<String>>) -> Result<Enforcer, InvalidRules> {
     ready(async {
@@ -130,10 +144,12 @@ fn request(
         }
     };
     let verb = attributes.verb().as_str().to_owned();
+    let projects = if attributes.spans_projects() { any_project(cluster) } else { domain.clone() };
     vec![
         subject.to_owned(),
         domain,
         cluster.to_string(),
+        projects,
         kind.as_str().to_owned(),
         group,
         resource,

@@ -140,6 +140,8 @@ pub(crate) fn discovery() -> RoleName {
 pub fn role_group(role: &RoleName, project: Option<&ProjectId>) -> Option<Arc<str>> {
     match (role.as_str(), project) {
         (DISCOVERY, _) => None,
+        // Own roles of these names would have the groups of the templates for projects.
+        ("member" | "owner" | "viewer", Some(_)) => None,
         (ADMIN, _) => Some("drover:cluster-owner".into()),
         (role, None) => Some(format!("drover:{role}").into()),
         (role, Some(project)) => {
@@ -251,6 +253,9 @@ mod tests {
             ("admin", None, Some("drover:cluster-owner")),
             ("own", None, Some("drover:own")),
             ("discovery", None, None),
+            ("owner", Some(&project), None),
+            ("member", Some(&project), None),
+            ("viewer", Some(&project), None),
         ] {
             assert_eq!(role_group(&name(role), project).as_deref(), expected, "{role}");
         }

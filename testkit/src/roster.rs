@@ -87,6 +87,7 @@ impl Roster {
         self.document.tokens.push(Token {
             idle_s: None,
             session: None,
+            made_by: None,
             id: generated.id,
             hash: generated.hash,
             proof_key: generated.proof_key,

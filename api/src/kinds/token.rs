@@ -26,6 +26,9 @@ pub struct Token {
     /// What the token of a login is part of; others are part of nothing. Gateways do not know, either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
+    /// The token that it was made with, and with which it ends; absent where a login made it. Gateways do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<TokenId>,
 }
 
 /// A login and what renewed it, one token after the other: they end together.

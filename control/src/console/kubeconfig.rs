@@ -49,7 +49,8 @@ async fn made(control: &Control, signed: &Signed) -> Result<String, Refused> {
     let clusters = signed.clusters(control).await?;
     let (caller, writing) = signed.caller.clone().begin_write(control).await?;
     let (user, kind) = (&caller.user.spec, TokenKind::Kubeconfig);
-    let made = tokens::make(control, user, kind, TokenScope::All, Lasts::default(), caller.now).await?;
+    let (maker, now) = (&caller.token.spec, caller.now);
+    let made = tokens::make(control, maker, user, kind, TokenScope::All, Lasts::default(), now).await?;
     drop(writing);
     info!(user = user.name, token = %made.object.spec.id, "kubeconfig taken in the console");
     let config = kubeconfig(door, &user.name, &made.secret.unwrap_or_default(), &clusters);

@@ -1,11 +1,14 @@
-//! Roles and who holds them: nobody gives what they do not hold.
+//! Roles and who holds them: nobody gives what they do not hold, nor for longer.
+
+use std::time::SystemTime;
 
 use drover_api::kinds::{Binding, Domain, Kind, Object, Role};
 use drover_api::rest::{CreateBinding, Created};
 use drover_api::snapshot::{SET_ASIDE_ROLE, Snapshot};
 use drover_api::status::Status;
 use drover_api::token;
-use drover_policy::{self as policy, ClusterId, Principal, ProjectId, RoleName, Rules};
+use drover_policy::{self as policy, ClusterId, Principal, ProjectId, RoleName, Rules, later};
+use jiff::Timestamp;
 
 use super::caller::Caller;
 use super::{Writes, field};
@@ -13,6 +16,9 @@ use crate::authorizer::Authorizer;
 use crate::objects::Stored;
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
+
+/// Names that would stand for something else: a template's group in a project, or what is set aside.
+const RESERVED_ROLES: [&str; 4] = ["member", "owner", "viewer", SET_ASIDE_ROLE];
 
 impl Writes for Binding {
     async fn create(
@@ -25,6 +31,7 @@ impl Writes for Binding {
         let binding = Binding { name, principal, role, domain, expires_at };
         check_cluster(control, &binding)?;
         caller.may(control, "POST", Self::PLURAL, None, &binding.place())?;
+        check_reach(control, caller, "POST", &binding)?;
         check(control, caller, &binding).await?;
         Ok(Created { object: control.objects.create(&binding, None).await?, secret: None })
     }
@@ -38,8 +45,14 @@ impl Writes for Binding {
     ) -> Result<Object<Self>, Refused> {
         check_cluster(control, &next)?;
         caller.may(control, "PUT", Self::PLURAL, Some(next.key()), &next.place())?;
+        check_reach(control, caller, "PUT", &current.object.spec)?;
+        check_reach(control, caller, "PUT", &next)?;
         check(control, caller, &next).await?;
         Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
+    }
+
+    async fn before_delete(control: &Control, caller: &Caller, binding: &Self) -> Result<(), Refused> {
+        check_reach(control, caller, "DELETE", binding)
     }
 }
 
@@ -81,10 +94,29 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
     if !known {
         return Err(Refused::of(Status::invalid("role", format!("there is no role {:?}", binding.role))));
     }
-    if !control.snapshots.authorizer().covers(&caller.subject, &role, &domain, caller.now) {
+    let Some(until) = control.snapshots.authorizer().covers(&caller.subject, &role, &domain, caller.now)
+    else {
         let message =
             format!("role {:?} gives more than you hold there, so you cannot give it", binding.role);
         return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+    };
+    if later(until, binding.expires_at.map(SystemTime::from)) != until {
+        let end = until.and_then(|until| Timestamp::try_from(until).ok()).unwrap_or_default();
+        let message = format!("what you hold there ends at {end}, and so must what you give: say expires_at");
+        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+    }
+    Ok(())
+}
+
+/// What decides for others than whom it is for: where a role denies, or holds everywhere.
+fn check_reach(control: &Control, caller: &Caller, method: &str, binding: &Binding) -> Result<(), Refused> {
+    let denies =
+        RoleName::parse(&binding.role).is_ok_and(|role| control.snapshots.authorizer().denies(&role));
+    if denies {
+        caller.may(control, method, Binding::PLURAL, Some(&binding.name), &Place::Drover)?;
+    }
+    if binding.place() == Place::Drover {
+        caller.must_have_just_logged_in()?;
     }
     Ok(())
 }
@@ -106,7 +138,7 @@ impl Writes for Role {
         Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
     }
 
-    async fn before_delete(control: &Control, role: &Self) -> Result<(), Refused> {
+    async fn before_delete(control: &Control, _caller: &Caller, role: &Self) -> Result<(), Refused> {
         let bindings = control.objects.list::<Binding>().await?;
         let binding = bindings.iter().find(|binding| binding.spec.role == role.name);
         let roles = control.objects.list::<Role>().await?;
@@ -122,8 +154,8 @@ impl Writes for Role {
 /// Sound by itself and beside the others, and no more than its author holds everywhere.
 async fn check_role(control: &Control, caller: &Caller, role: &Role) -> Result<(), Refused> {
     check_name("name", &role.name)?;
-    if role.name == SET_ASIDE_ROLE {
-        return Err(Refused::of(Status::invalid("name", "is kept for what is set aside")));
+    if RESERVED_ROLES.contains(&role.name.as_str()) {
+        return Err(Refused::of(Status::invalid("name", "is kept by Drover: choose another")));
     }
     let mut document = control.snapshots.rules();
     document.roles.retain(|known| known.name != role.name);
@@ -131,8 +163,9 @@ async fn check_role(control: &Control, caller: &Caller, role: &Role) -> Result<(
     let rules: Rules = field("spec", Snapshot::try_from(document))?.rules;
     let authorizer = field("spec", Authorizer::new(rules, None))?;
     let name = field("name", RoleName::parse(&role.name))?;
-    if !authorizer.covers(&caller.subject, &name, &policy::Domain::Global, caller.now) {
-        let message = "the role gives more than you hold everywhere, so you cannot make it";
+    // Whoever is bound to it, and will be, holds it for longer than what ends.
+    if authorizer.covers(&caller.subject, &name, &policy::Domain::Global, caller.now) != Some(None) {
+        let message = "the role gives more than you hold everywhere and for good, so you cannot make it";
         return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
     Ok(())

@@ -22,6 +22,15 @@ use crate::store::Revision;
 /// How long a request waits for what was written before it to be published: some times what the largest states take.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How old a login may be by which others can be made able to act.
+const JUST_LOGGED_IN: Duration = Duration::from_secs(5 * 60);
+
+/// The principals of a user.
+pub(crate) fn subject(user: &User) -> Option<Subject> {
+    let groups = user.groups.iter().map(|group| Principal::parse(group).ok()).collect::<Option<Vec<_>>>()?;
+    Some(Subject::new(Principal::parse(&user.principal).ok()?, groups))
+}
+
 /// A user who has shown a token.
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -75,10 +84,8 @@ impl Caller {
             let message = "the token is for some clusters only, and not for Drover itself";
             return Err(Refused::of(Status::failure(403, "Forbidden", message)));
         }
-        let principal = |text: &str| Principal::parse(text).map_err(|_| invalid());
-        let groups = user.spec.groups.iter().map(|group| principal(group)).collect::<Result<Vec<_>, _>>()?;
-        let principal = principal(&user.spec.principal)?;
-        let subject = Subject::new(principal.clone(), groups);
+        let principal = Principal::parse(&user.spec.principal).map_err(|_| invalid())?;
+        let subject = subject(&user.spec).ok_or_else(invalid)?;
         Ok(Self { user, token, principal, subject, now })
     }
 
@@ -96,6 +103,37 @@ impl Caller {
         decided.map_err(|refusal| self.forbidden(method, plural, key, &refusal))
     }
 
+    /// Refuses whom a login of long ago, or no login at all, lets act: where somebody else could act as others by it.
+    pub(crate) fn must_have_just_logged_in(&self) -> Result<(), Refused> {
+        let Object { metadata, spec: token } = &self.token;
+        let is_first = token.session.as_ref().is_some_and(|session| session.id == token.id);
+        let age = self.now.duration_since(metadata.created_at.into()).unwrap_or_default();
+        if is_first && age <= JUST_LOGGED_IN {
+            return Ok(());
+        }
+        let message = "this takes a login of the last 5 minutes: drover login again, and then try again";
+        Err(Refused::of(Status::failure(403, "LoginRequired", message)))
+    }
+
+    /// Refuses to make somebody able to act who holds more than the caller, or for longer.
+    pub(crate) fn must_hold_all_of(&self, control: &Control, other: &Subject) -> Result<(), Refused> {
+        if control.snapshots.authorizer().covers_all_of(&self.subject, other, self.now) {
+            return Ok(());
+        }
+        let message =
+            "they hold more than you do, or for longer, so you cannot make anybody able to act as them";
+        Err(Refused::of(Status::failure(403, "Forbidden", message)))
+    }
+
+    /// Refuses what anybody could be made by, to all but who holds everything.
+    pub(crate) fn must_hold_everything(&self, control: &Control) -> Result<(), Refused> {
+        if control.snapshots.authorizer().administers(&self.subject, self.now) == Some(None) {
+            return Ok(());
+        }
+        let message = "by this one could come to act as anybody, so it takes an administrator of Drover's";
+        Err(Refused::of(Status::failure(403, "Forbidden", message)))
+    }
+
     pub(crate) fn owns(&self, object: &impl Placed) -> bool {
         object.owner().as_ref() == Some(&self.principal)
     }
@@ -110,7 +148,7 @@ impl Caller {
         match control.snapshots.authorizer().decide(&self.subject, &place, asked, self.now) {
             Ok(()) => true,
             Err(NotAllowed::Rules(Refusal::NotPermitted(_))) => K::SEEN_BY_ROLE && place != Place::Drover,
-            Err(NotAllowed::Name(_) | NotAllowed::Rules(_)) => false,
+            Err(NotAllowed::Method(_) | NotAllowed::Rules(_)) => false,
         }
     }
 
@@ -129,7 +167,7 @@ impl Caller {
             other => other,
         };
         let why = match refusal {
-            NotAllowed::Name(problem) => problem.to_string(),
+            NotAllowed::Method(problem) => problem.to_string(),
             NotAllowed::Rules(Refusal::ClusterUnknown(cluster)) => format!("there is no cluster {cluster}"),
             NotAllowed::Rules(Refusal::Denied(_)) => "a rule denies it".to_owned(),
             NotAllowed::Rules(Refusal::NoRole(_) | Refusal::NotPermitted(_)) => {

@@ -140,6 +140,7 @@ async fn keep(
         expires_at: field("exp", seconds(expires_at))?,
         idle_s: None,
         session: None,
+        made_by: None,
     };
     match control.objects.get::<Token>(presented.id.as_str()).await?.map(|stored| stored.object) {
         Some(Object { spec: before, .. }) if before.hash != token.hash => {

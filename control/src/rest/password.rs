@@ -12,7 +12,7 @@ use drover_api::kinds::{Kind, Token, TokenKind, User};
 use drover_api::rest::{ChangePassword, Created};
 use drover_api::status::Status;
 
-use super::caller::Caller;
+use super::caller::{Caller, subject};
 use super::login::{check_password, wait};
 use super::{applied, field, seen};
 use crate::attempts::Try;
@@ -74,6 +74,10 @@ pub(super) async fn change(
         let Stored { object: now, secret: before } = seen::<User>(&control, &caller, &key).await?;
         if now.spec.principal != caller.user.spec.principal {
             caller.may(&control, "PUT", User::PLURAL, Some(&key), &Place::Drover)?;
+            caller.must_have_just_logged_in()?;
+            let theirs =
+                subject(&now.spec).ok_or_else(|| Refused::of(Status::invalid("spec", "is not sound")))?;
+            caller.must_hold_all_of(&control, &theirs)?;
         }
         let is = |secret: &Option<UserSecret>| secret.as_ref().map(|secret| secret.password.clone());
         if now.spec.principal != user.object.spec.principal || is(&before) != is(&user.secret) {

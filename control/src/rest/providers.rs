@@ -41,11 +41,18 @@ impl Writes for Provider {
         create: &CreateProvider,
     ) -> Result<(), Refused> {
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        must_own_all(control, caller)?;
         check(&create.spec)?;
         try_out(control, &create.spec, &create.password).await
     }
 
-    async fn try_to_replace(control: &Control, current: &Stored<Self>, next: &Self) -> Result<(), Refused> {
+    async fn try_to_replace(
+        control: &Control,
+        caller: &Caller,
+        current: &Stored<Self>,
+        next: &Self,
+    ) -> Result<(), Refused> {
+        must_own_all(control, caller)?;
         check(next)?;
         check_stays(&current.object.spec, next)?;
         if next.directory == current.object.spec.directory {
@@ -66,6 +73,7 @@ impl Writes for Provider {
     ) -> Result<Created<Self>, Refused> {
         let CreateProvider { spec, password } = create;
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        must_own_all(control, caller)?;
         let left = left_of(control, &spec.name).await?;
         if left > 0 {
             let message =
@@ -78,10 +86,11 @@ impl Writes for Provider {
 
     async fn replace(
         control: &Control,
-        _caller: &Caller,
+        caller: &Caller,
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
+        must_own_all(control, caller)?;
         let Stored { object, secret } = current;
         if matches!(object.spec.directory, Directory::Jwt(_)) && next != object.spec {
             end_jwts(control, &object.spec).await?;
@@ -89,7 +98,7 @@ impl Writes for Provider {
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
 
-    async fn before_delete(control: &Control, provider: &Self) -> Result<(), Refused> {
+    async fn before_delete(control: &Control, _caller: &Caller, provider: &Self) -> Result<(), Refused> {
         if matches!(provider.directory, Directory::Jwt(_)) {
             // At once, whatever is left: nobody gets the name again before that is gone.
             return end_jwts(control, provider).await;
@@ -103,6 +112,12 @@ impl Writes for Provider {
         control.group_names.forget(&provider.name);
         Ok(())
     }
+}
+
+/// Whoever says where users come from says who everybody is.
+fn must_own_all(control: &Control, caller: &Caller) -> Result<(), Refused> {
+    caller.must_have_just_logged_in()?;
+    caller.must_hold_everything(control)
 }
 
 /// Ends what an issuer's JWTs may do: those that hold by what it is next are known again from their next use on.
@@ -133,6 +148,7 @@ pub(super) async fn change_secret(
 ) -> Result<Json<Object<Provider>>, Refused> {
     let caller = Caller::of(&control, &headers).await?;
     let Json(ChangeSecret { password, object }) = body?;
+    must_own_all(&control, &caller)?;
     let tried = match object {
         None => changeable::<Provider>(&control, &caller, &key).await?.object,
         Some(next) => {
@@ -146,6 +162,7 @@ pub(super) async fn change_secret(
     try_out(&control, &tried.spec, &password).await?;
     let (caller, writing) = caller.begin_write(&control).await?;
     changeable::<Provider>(&control, &caller, &key).await?;
+    must_own_all(&control, &caller)?;
     let secret = ProviderSecret { password };
     // As it was tried: whatever changed meanwhile refuses.
     let object = control.objects.update(tried.metadata.revision, &tried.spec, Some(&secret)).await?;

@@ -59,7 +59,7 @@ impl Writes for Cluster {
     }
 
     /// First what names the cluster: gateways refuse a state in which something names what is not there.
-    async fn before_delete(control: &Control, cluster: &Self) -> Result<(), Refused> {
+    async fn before_delete(control: &Control, _caller: &Caller, cluster: &Self) -> Result<(), Refused> {
         let objects = &control.objects;
         for binding in objects.list::<Binding>().await? {
             let of = match &binding.spec.domain {
@@ -110,6 +110,11 @@ impl Writes for RegistrationToken {
             return Err(Refused::of(Status::invalid("process", format!("there is no cluster {id}"))));
         }
         caller.may(control, "POST", Self::PLURAL, None, &spec.place())?;
+        // A gateway sees what everybody does.
+        if let Process::Gateway(_) = &spec.process {
+            caller.must_have_just_logged_in()?;
+            caller.must_hold_everything(control)?;
+        }
         let secret = RegistrationSecret { hash: generated.hash };
         let object = control.objects.create(&spec, Some(&secret)).await?;
         Ok(Created { object, secret: Some(generated.secret.expose().to_owned()) })

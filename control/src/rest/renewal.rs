@@ -65,8 +65,13 @@ async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refu
     Ok(made)
 }
 
-/// With a login's token the others of its session end. Whoever calls it holds the lock of all writes.
+/// With a token those end that were made with it, and with a login's the others of its session. Whoever calls it holds
+/// the lock of all writes.
 pub(crate) async fn end_others(control: &Control, token: &Token) -> Result<(), ObjectsError> {
+    let has_made = control.snapshots.state().has_made(&token.id);
+    if has_made {
+        end_tokens(control, |other| other.made_by.as_ref() == Some(&token.id)).await?;
+    }
     let Some(session) = &token.session else { return Ok(()) };
     // Of one that was never renewed there are none.
     if session.renewed || session.id != token.id {

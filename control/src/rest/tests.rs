@@ -96,7 +96,11 @@ pub(crate) async fn token(
     kind: drover_api::kinds::TokenKind,
     scope: drover_api::kinds::TokenScope,
 ) -> drover_api::rest::Created<Token> {
-    tokens::make(control, user, kind, scope, Lasts::default(), SystemTime::now()).await.ok().unwrap()
+    let now = SystemTime::now();
+    let login = tokens::log_in(control, user, None, now).await.ok().unwrap().object;
+    let made = tokens::make(control, &login.spec, user, kind, scope, Lasts::default(), now).await;
+    control.objects.delete::<Token>(login.spec.id.as_str(), login.metadata.revision).await.unwrap();
+    made.ok().unwrap()
 }
 
 impl Served {
@@ -121,9 +125,9 @@ impl Served {
             let (role, domain) = ((*role).into(), domain.clone());
             self.put(&Binding { name, principal: principal.clone(), role, domain, expires_at: None }).await;
         }
-        let scope = drover_api::kinds::TokenScope::All;
-        let kind = drover_api::kinds::TokenKind::Bot;
-        token(&self.control, &user, kind, scope).await.secret.unwrap()
+        // Of a login of now, by which they may do all that their roles allow.
+        let made = tokens::log_in(&self.control, &user, None, SystemTime::now()).await;
+        made.ok().unwrap().secret.unwrap()
     }
 
     pub(crate) async fn ask(
@@ -342,8 +346,9 @@ async fn what_has_ended_is_swept_and_what_has_not_stays() {
     }
     let in_two_days = Timestamp::try_from(SystemTime::now() + 48 * HOUR).unwrap();
     assert_eq!(crate::sweep::sweep(&served.control, Timestamp::now()).await.unwrap(), 0);
-    assert_eq!(crate::sweep::sweep(&served.control, in_two_days).await.unwrap(), 2);
-    assert_eq!(served.control.objects.list::<Token>().await.unwrap().len(), 2);
+    assert_eq!(crate::sweep::sweep(&served.control, in_two_days).await.unwrap(), 3);
+    // The admin's login and the one that lasts.
+    assert_eq!(served.control.objects.list::<Token>().await.unwrap().len(), 1);
     assert_eq!(served.control.objects.list::<RegistrationToken>().await.unwrap().len(), 1);
 }
 

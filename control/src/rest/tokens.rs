@@ -13,7 +13,7 @@ use drover_api::status::Status;
 use drover_api::token::{self, Generated, Secret};
 use jiff::Timestamp;
 
-use super::caller::Caller;
+use super::caller::{Caller, subject};
 use super::{Writes, applied, field, renewal, seen};
 use crate::people::end_tokens;
 use crate::placed::Place;
@@ -45,9 +45,10 @@ fn lifetimes(kind: TokenKind) -> Result<(u64, u64), Refused> {
     }
 }
 
-/// A token of a user's, with the text that is shown once.
+/// A token of a user's, with the text that is shown once. One that no login made lasts no longer than its maker.
 pub(crate) async fn make(
     control: &Control,
+    maker: &Token,
     user: &User,
     kind: TokenKind,
     scope: TokenScope,
@@ -55,7 +56,20 @@ pub(crate) async fn make(
     now: SystemTime,
 ) -> Result<Created<Token>, Refused> {
     let (usual, max) = lifetimes(kind)?;
-    let lifetime_s = lasts.lifetime_s.unwrap_or(usual);
+    let by_login = maker.kind == TokenKind::Login;
+    let left_s = SystemTime::from(maker.expires_at).duration_since(now).unwrap_or_default().as_secs();
+    let lifetime_s = match lasts.lifetime_s {
+        None if by_login => usual,
+        None => usual.min(left_s),
+        Some(asked) if !by_login && asked > left_s => {
+            let message = format!(
+                "this token ends at {}, and so must what it makes: a login makes tokens that last longer",
+                maker.expires_at
+            );
+            return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+        }
+        Some(asked) => asked,
+    };
     if !(1..=max).contains(&lifetime_s) {
         return Err(Refused::of(Status::invalid("lifetime_s", format!("must be 1 to {max} for this kind"))));
     }
@@ -66,7 +80,8 @@ pub(crate) async fn make(
     }
     let expires_at = field("lifetime_s", seconds(now + Duration::from_secs(lifetime_s)))?;
     let (token, secret) = generate(user, kind, scope, expires_at);
-    keep(control, Token { idle_s: lasts.idle_s, ..token }, &secret).await
+    let made_by = (!by_login).then(|| maker.id.clone());
+    keep(control, Token { idle_s: lasts.idle_s, made_by, ..token }, &secret).await
 }
 
 /// A token for somebody who has logged in: the next one of a session, or the first of one.
@@ -93,7 +108,21 @@ pub(crate) async fn log_in(
 fn generate(user: &User, kind: TokenKind, scope: TokenScope, expires_at: Timestamp) -> (Token, Secret) {
     let Generated { id, hash, proof_key, secret } = token::generate();
     let user = user.principal.clone();
-    (Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None, session: None }, secret)
+    (
+        Token {
+            id,
+            hash,
+            proof_key,
+            user,
+            kind,
+            scope,
+            expires_at,
+            idle_s: None,
+            session: None,
+            made_by: None,
+        },
+        secret,
+    )
 }
 
 async fn keep(control: &Control, token: Token, secret: &Secret) -> Result<Created<Token>, Refused> {
@@ -142,13 +171,17 @@ impl Writes for Token {
                 caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
                 let found = control.objects.get::<User>(&name).await?;
                 let unknown = || Refused::of(Status::invalid("user", format!("there is no user {name:?}")));
-                found.ok_or_else(unknown)?.object.spec
+                let owner = found.ok_or_else(unknown)?.object.spec;
+                caller.must_have_just_logged_in()?;
+                caller.must_hold_all_of(control, &subject(&owner).ok_or_else(unknown)?)?;
+                owner
             }
         };
-        make(control, &owner, kind, scope, Lasts { lifetime_s, idle_s }, caller.now).await
+        let maker = &caller.token.spec;
+        make(control, maker, &owner, kind, scope, Lasts { lifetime_s, idle_s }, caller.now).await
     }
 
-    async fn before_delete(control: &Control, token: &Self) -> Result<(), Refused> {
+    async fn before_delete(control: &Control, _caller: &Caller, token: &Self) -> Result<(), Refused> {
         Ok(renewal::end_others(control, token).await?)
     }
 }

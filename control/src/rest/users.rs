@@ -12,7 +12,7 @@ use drover_api::texts::{DisplayName, UserName};
 use drover_api::token;
 use drover_policy::Principal;
 
-use super::caller::Caller;
+use super::caller::{Caller, subject};
 use super::password::given_or_drawn;
 use super::{Writes, applied, field, seen};
 use crate::objects::{self, Stored};
@@ -37,6 +37,9 @@ impl Writes for User {
         let display_name = shown("display_name", display_name)?;
         let user = User { principal, name, display_name, groups, disabled: false };
         check(&user)?;
+        // In its groups the user holds what those do.
+        let user_subject = subject(&user).ok_or_else(|| unsound("spec.groups"))?;
+        caller.must_hold_all_of(control, &user_subject)?;
         let kept = &control.objects;
         let is_or_was = kept.get::<User>(&user.name).await?.is_some()
             || kept.get::<objects::UserName>(&user.name).await?.is_some();
@@ -51,7 +54,7 @@ impl Writes for User {
 
     async fn replace(
         control: &Control,
-        _caller: &Caller,
+        caller: &Caller,
         current: Stored<Self>,
         mut next: Self,
     ) -> Result<Object<Self>, Refused> {
@@ -66,11 +69,12 @@ impl Writes for User {
             let message = "groups and display name are the directory's: change them there";
             return Err(Refused::of(Status::invalid("spec", message)));
         }
+        check_able(control, caller, &object.spec, &next)?;
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
 
     /// The name first, which nobody gets again; then what the user could still use.
-    async fn before_delete(control: &Control, user: &Self) -> Result<(), Refused> {
+    async fn before_delete(control: &Control, _caller: &Caller, user: &Self) -> Result<(), Refused> {
         if control.objects.get::<objects::UserName>(&user.name).await?.is_none() {
             let gone = objects::UserName { name: user.name.clone(), principal: user.principal.clone() };
             control.objects.create(&gone, None).await?;
@@ -112,6 +116,27 @@ impl From<NotRefreshed> for Refused {
             }
         }
     }
+}
+
+/// Whoever makes a user able to do more holds all of it; and a deny is lost by no group that is left.
+fn check_able(control: &Control, caller: &Caller, current: &User, next: &User) -> Result<(), Refused> {
+    let (before, after) = (subject(current), subject(next).ok_or_else(|| unsound("spec.groups"))?);
+    let before = before.map(|before| before.principals().to_vec()).unwrap_or_default();
+    let enabled = current.disabled && !next.disabled;
+    let gained = after.principals().iter().any(|principal| !before.contains(principal));
+    if enabled || gained {
+        caller.must_hold_all_of(control, &after)?;
+    }
+    let authorizer = control.snapshots.authorizer();
+    let lost = before.iter().filter(|principal| !after.principals().contains(principal));
+    if lost.into_iter().any(|principal| authorizer.is_denied_anything(principal)) {
+        caller.must_hold_everything(control)?;
+    }
+    Ok(())
+}
+
+fn unsound(field: &str) -> Refused {
+    Refused::of(Status::invalid(field, "is not sound"))
 }
 
 fn shown(name: &str, display_name: Option<String>) -> Result<Option<String>, Refused> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use drover_api::kinds::{Binding, Token, User};
+use drover_api::token::TokenId;
 
 /// Kept with each change of a state.
 #[derive(Clone, Default)]
@@ -10,6 +11,8 @@ pub(super) struct Index {
     /// Names of users.
     names: HashMap<String, Vec<String>>,
     tokens: HashMap<String, usize>,
+    /// Tokens that were made with each token.
+    made: HashMap<TokenId, Vec<TokenId>>,
     bindings: HashMap<String, usize>,
 }
 
@@ -42,8 +45,23 @@ impl Index {
     }
 
     pub(super) fn token(&mut self, before: Option<&Token>, after: Option<&Token>) {
+        if let Some(Token { id, made_by: Some(maker), .. }) = before
+            && let Some(made) = self.made.get_mut(maker)
+        {
+            made.retain(|other| other != id);
+            if made.is_empty() {
+                self.made.remove(maker);
+            }
+        }
+        if let Some(Token { id, made_by: Some(maker), .. }) = after {
+            self.made.entry(maker.clone()).or_default().push(id.clone());
+        }
         let [before, after] = [before, after].map(|token| token.map(|token| &token.user));
         count(&mut self.tokens, before, after);
+    }
+
+    pub(super) fn made_with(&self, token: &TokenId) -> &[TokenId] {
+        self.made.get(token).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn binding(&mut self, before: Option<&Binding>, after: Option<&Binding>) {

@@ -178,6 +178,25 @@ impl State {
         meant.map(|(metadata, token)| (token.id.clone(), metadata.revision)).collect()
     }
 
+    /// The same, with all that were made with one of them, and with those.
+    pub(crate) fn tokens_and_made(&self, is_meant: impl Fn(&Token) -> bool) -> Vec<(TokenId, Revision)> {
+        let mut meant = self.tokens(is_meant);
+        let mut known: HashSet<_> = meant.iter().map(|(id, _)| id.clone()).collect();
+        let mut next = 0;
+        while let Some((maker, _)) = meant.get(next) {
+            let made = self.index.made_with(maker).iter().filter(|id| known.insert((*id).clone()));
+            let made =
+                made.filter_map(|id| Some((id.clone(), self.tokens.objects.get(id.as_str())?.0.revision)));
+            meant.extend(made.collect::<Vec<_>>());
+            next += 1;
+        }
+        meant
+    }
+
+    pub(crate) fn has_made(&self, token: &TokenId) -> bool {
+        !self.index.made_with(token).is_empty()
+    }
+
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
         let present = self.clusters.objects.values().filter_map(|(_, spec)| spec.as_ref());
         present
@@ -309,7 +328,7 @@ impl State {
 
 /// Without what control alone sees to: a gateway from before knows nothing of it.
 fn for_gateways(token: Token) -> Token {
-    Token { idle_s: None, session: None, ..token }
+    Token { idle_s: None, session: None, made_by: None, ..token }
 }
 
 /// The revisions of what was deleted.
@@ -431,6 +450,7 @@ mod tests {
             expires_at: Timestamp::MAX,
             idle_s: None,
             session: None,
+            made_by: None,
         };
         let gone = |kind: &str, key: &str, revision| Change::Deleted {
             kind: kind.into(),

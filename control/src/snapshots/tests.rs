@@ -323,6 +323,7 @@ fn token_of(user: &str, scope: TokenScope) -> Token {
         expires_at: Timestamp::now() + SignedDuration::from_hours(1),
         idle_s: Some(7200),
         session: None,
+        made_by: None,
     }
 }
 

@@ -95,6 +95,7 @@ fn token(user: &str) -> Token {
         expires_at: jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1),
         idle_s: None,
         session: None,
+        made_by: None,
     }
 }
 

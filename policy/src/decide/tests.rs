@@ -143,6 +143,62 @@ fn a_deny_decides_whoever_of_the_subject_holds_it() {
 }
 
 #[test]
+fn regression_a_deny_matches_whatever_a_request_may_touch() {
+    let here = Domain::Cluster(cluster("c-1"));
+    let mut of_a_name = rules(&[]).roles.remove(0);
+    of_a_name.name = role("no-keys");
+    of_a_name.rules[0].names = vec!["keys".into()];
+    for (denying, domain, denied, allowed) in [
+        (
+            "no-secrets",
+            Domain::Project(cluster("c-1"), project("web")),
+            [
+                "GET /api/v1/secrets",
+                "GET /api/v1/secrets?watch=1",
+                "DELETE /api/v1/secrets",
+                "GET /api/v1/namespaces/shop/secrets",
+                "GET /api/v1/watch/secrets",
+            ],
+            ["GET /api/v1/namespaces/other/secrets", "GET /api/v1/pods", "GET /api/v1/nodes", "GET /metrics"],
+        ),
+        (
+            "no-keys",
+            here.clone(),
+            [
+                "GET /api/v1/namespaces/other/secrets",
+                "GET /api/v1/namespaces/other/secrets?watch=1",
+                "DELETE /api/v1/namespaces/other/secrets",
+                "POST /api/v1/namespaces/other/secrets",
+                "GET /api/v1/namespaces/other/secrets?fieldSelector=metadata.name%3Dkeys",
+            ],
+            [
+                "GET /api/v1/namespaces/other/secrets/others",
+                "GET /api/v1/namespaces/other/secrets?fieldSelector=metadata.name%3Dothers",
+                "GET /api/v1/namespaces/other/pods",
+                "GET /api/v1/nodes",
+            ],
+        ),
+    ] {
+        let mut rules =
+            rules(&[("local:user/zoe", "cluster-owner", here.clone()), ("local:group/ops", denying, domain)]);
+        rules.roles.push(of_a_name.clone());
+        let policy = Policy::new(rules, NOW + LATER).unwrap();
+        let decide = |request: &str| {
+            let (method, url) = request.split_once(' ').unwrap();
+            let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
+            let attributes = Attributes::parse(method, path, query).unwrap();
+            policy.decide(&zoe(), &cluster("c-1"), attributes, NOW)
+        };
+        for request in denied {
+            assert!(matches!(decide(request), Err(Refusal::Denied(_))), "{denying}: {request}");
+        }
+        for request in allowed {
+            assert!(decide(request).is_ok(), "{denying}: {request}");
+        }
+    }
+}
+
+#[test]
 fn each_refusal_says_why() {
     let rules = rules(&[("local:user/zoe", "cluster-viewer", Domain::Cluster(cluster("c-1")))]);
     let policy = Policy::new(rules, NOW + LATER).unwrap();
@@ -299,8 +355,14 @@ fn random_request(random: &mut Random) -> Attributes {
     let namespace = random.pick(&NAMESPACES);
     let path = match random.below(8) {
         0 => random.pick(&["/healthz", "/logs/a", "/metrics", "/api", "/apis/apps"]).to_owned(),
-        1 => "/api/v1/pods".to_owned(),
-        2 => format!("/apis/apps/v1/namespaces/{namespace}/deployments"),
+        1 => random.pick(&["/api/v1/pods", "/api/v1/secrets", "/api/v1/nodes"]).to_owned(),
+        2 => random
+            .pick(&[
+                "/apis/apps/v1/namespaces/N/deployments",
+                "/api/v1/namespaces/N/secrets",
+                "/api/v1/namespaces/N",
+            ])
+            .replace('N', namespace),
         3 => format!("/api/v1/namespaces/{namespace}/pods/one/{}", random.pick(&["log", "exec", "status"])),
         4 => format!("/api/v1/namespaces/{namespace}/secrets/{}", random.pick(&["one", "two", "three"])),
         5 => {
@@ -331,7 +393,9 @@ fn oracle(policy: &Policy, rules: &Rules, subjects: &[Subject], denies: bool) ->
             if binding.expires_at.is_some_and(|end| end <= NOW) {
                 continue;
             }
-            held.insert(vec![format!("s{at}"), binding.role.to_string(), model::domain(&binding.domain)]);
+            for domain in model::domains(&binding.domain) {
+                held.insert(vec![format!("s{at}"), binding.role.to_string(), domain]);
+            }
             let allows = policy
                 .index
                 .held(&binding.principal)

@@ -33,6 +33,7 @@ fn document() -> Document {
             expires_at: Timestamp::MAX,
             idle_s: None,
             session: None,
+            made_by: None,
         }
     };
     Document {

@@ -74,7 +74,18 @@ async fn an_identity_has_so_many_jwts_at_once() {
         let (id, hash, proof_key): (_, _, PublicKey) = (drawn.id, drawn.hash, drawn.proof_key);
         let expires_at = jiff::Timestamp::now() + Duration::from_secs(3600);
         let (user, kind, scope) = ("ci:user/deploy".to_owned(), TokenKind::Jwt, TokenScope::All);
-        let token = Token { id, hash, proof_key, user, kind, scope, expires_at, idle_s: None, session: None };
+        let token = Token {
+            id,
+            hash,
+            proof_key,
+            user,
+            kind,
+            scope,
+            expires_at,
+            idle_s: None,
+            session: None,
+            made_by: None,
+        };
         served.control.objects.create(&token, None).await.unwrap();
     }
     let (code, refused) = show(&served, &jwt(&key, 2)).await;

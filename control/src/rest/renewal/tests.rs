@@ -9,10 +9,10 @@ use crate::rest::tests::{Served, served};
 const HOUR: Duration = Duration::from_secs(3600);
 const RENEWAL: &str = drover_api::rest::RENEWAL;
 
-async fn person(served: &Served, principal: &str) -> User {
+async fn person(served: &Served, name: &str, principal: &str) -> User {
     let user = User {
         principal: principal.into(),
-        name: "zoe".into(),
+        name: name.into(),
         display_name: None,
         groups: vec![],
         disabled: false,
@@ -39,7 +39,7 @@ async fn lasts(served: &Served, secret: &str) -> bool {
 #[tokio::test]
 async fn a_login_is_renewed_in_its_second_half_and_both_tokens_end_together() {
     let served = served().await;
-    let user = person(&served, "local:user/zoe").await;
+    let user = person(&served, "zoe", "local:user/zoe").await;
     let (_, early) = login(&served, &user, 5).await;
     let (code, refused) = renewed(&served, &early).await;
     assert_eq!(code, 409, "{refused}");
@@ -66,7 +66,7 @@ async fn a_login_is_renewed_in_its_second_half_and_both_tokens_end_together() {
 #[tokio::test]
 async fn a_copy_that_is_renewed_ends_the_login_everywhere() {
     let served = served().await;
-    let user = person(&served, "local:user/zoe").await;
+    let user = person(&served, "zoe", "local:user/zoe").await;
     let (_, secret) = login(&served, &user, 7).await;
     let (_, other) = login(&served, &user, 7).await;
     let (_, next) = renewed(&served, &secret).await;
@@ -80,7 +80,7 @@ async fn a_copy_that_is_renewed_ends_the_login_everywhere() {
 #[tokio::test]
 async fn a_session_ends_when_it_was_said_to() {
     let mut served = served().await;
-    let user = person(&served, "local:user/zoe").await;
+    let user = person(&served, "zoe", "local:user/zoe").await;
     let (first, _) = login(&served, &user, 0).await;
     let before = first.session.unwrap();
     let in_an_hour = tokens::seconds(SystemTime::now() + HOUR).unwrap();
@@ -102,11 +102,14 @@ async fn a_session_ends_when_it_was_said_to() {
 #[tokio::test]
 async fn only_logins_of_people_who_may_log_in_are_renewed() {
     let served = served().await;
-    let bot = served.user("bot", &[]).await;
+    let (user, kind) = (person(&served, "bot", "local:user/bot").await, drover_api::kinds::TokenKind::Bot);
+    let bot =
+        crate::rest::tests::token(&served.control, &user, kind, drover_api::kinds::TokenScope::All).await;
+    let bot = bot.secret.unwrap();
     assert_eq!(renewed(&served, &bot).await.0, 403);
     assert!(lasts(&served, &bot).await);
 
-    let user = person(&served, "corp:user/1").await;
+    let user = person(&served, "zoe", "corp:user/1").await;
     let (_, secret) = login(&served, &user, 7).await;
     assert_eq!(renewed(&served, &secret).await.0, 403, "there is no such provider");
     let off = Provider { disabled: true, ..provider(Access::Unrestricted, &[]) };
