@@ -95,14 +95,29 @@ pub struct Right {
 }
 
 impl Right {
+    /// Whether it lets one act as a part. Of service accounts a name is `<namespace>:<name>`: by the name alone, whoever
+    /// may act as one would be all of that name, in `kube-system` too.
     pub fn covers(&self, part: &Part<'_>) -> bool {
+        let named = match part.namespace {
+            None => self.name == part.name,
+            Some(namespace) => self.name.split_once(':').is_some_and(|named| named == (namespace, part.name)),
+        };
+        self.is_of_kind(part) && (self.name == "*" || named)
+    }
+
+    /// Whether, as a deny, it concerns a part: of a service account also by its name alone.
+    pub fn concerns(&self, part: &Part<'_>) -> bool {
+        self.covers(part) || self.is_of_kind(part) && self.name == part.name
+    }
+
+    fn is_of_kind(&self, part: &Part<'_>) -> bool {
         let resource = match (self.resource.split_once('/'), part.subresource) {
             _ if self.resource == "*" => true,
             (Some((resource, key)), Some(of)) => resource == part.resource && key == of,
             (None, None) => self.resource == part.resource,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        resource && (self.name == "*" || self.name == part.name)
+        resource
     }
 }
 
@@ -135,7 +150,15 @@ mod tests {
             wanted.parts().map(|part| right.covers(&part)).collect::<Vec<_>>()
         };
         assert_eq!(covered("*", "*"), [true; 4]);
-        assert_eq!(covered("serviceaccounts", "deployer"), [true, false, false, false]);
+        assert_eq!(covered("serviceaccounts", "web:deployer"), [true, false, false, false]);
+        for elsewhere in ["deployer", "kube-system:deployer", "web:", ":deployer", "web:deployer:x"] {
+            assert_eq!(covered("serviceaccounts", elsewhere), [false; 4], "{elsewhere}");
+        }
+        let deny = |name: &str| {
+            let right = Right { resource: "serviceaccounts".to_owned(), name: name.to_owned() };
+            wanted.parts().next().is_some_and(|part| right.concerns(&part))
+        };
+        assert!(deny("deployer") && deny("web:deployer") && !deny("kube-system:deployer"));
         assert_eq!(covered("users", "*"), [false; 4], "a service account is no user");
         assert_eq!(covered("groups", "ops"), [false, false, true, false]);
         assert_eq!(covered("userextras/scopes", "*"), [false, false, false, true]);

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::identity::EXTRA_KEYS;
 
+mod admission;
+
 pub const NAMESPACE: &str = "drover-system";
 pub const SERVICE_ACCOUNT: &str = "drover-agent";
 /// The Deployment that forwards; what it holds is the right to impersonate.
@@ -134,6 +136,7 @@ pub fn rbac(impersonation: Impersonation) -> Value {
         let group = json!({ "apiGroup": RBAC, "kind": "Group", "name": name });
         items.push(cluster_role_binding(&name, group));
     }
+    items.extend(admission::policies());
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn forbidden(rights: ImpersonationRights, wanted: &Wanted) -> Option<
     let deny: Vec<_> = rights.deny.into_iter().map(right).collect();
     let mut parts = wanted.parts();
     let refused = parts.find(|part| {
-        !allow.iter().any(|right| right.covers(part)) || deny.iter().any(|right| right.covers(part))
+        !allow.iter().any(|right| right.covers(part)) || deny.iter().any(|right| right.concerns(part))
     });
     refused.map(|part| part.to_string())
 }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::templates::SYSTEM_NAMESPACES;
+
 mod path;
 mod query;
 
@@ -154,6 +156,19 @@ impl Attributes {
                     resource.group.is_empty() && CLUSTER_WIDE.contains(&resource.resource.as_str());
                 resource.namespace.is_none() && !of_the_cluster
             }
+        }
+    }
+
+    /// Whether the request could make of its sender what runs in a system namespace: it changes something there, or
+    /// may read a secret or a pod's network there.
+    pub(crate) fn takes_an_owner(&self) -> bool {
+        let Target::Resource(resource) = &self.target else { return false };
+        let in_system = resource.namespace().map(|namespace| SYSTEM_NAMESPACES.contains(&namespace));
+        let is_secret = resource.group.is_empty() && resource.resource == "secrets";
+        match in_system {
+            None => is_secret,
+            Some(false) => false,
+            Some(true) => is_secret || self.is_mutating() || resource.subresource() == Some("proxy"),
         }
     }
 

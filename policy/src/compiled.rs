@@ -114,12 +114,14 @@ struct Wanted<'a> {
     verb: &'static str,
     target: &'a Target,
     spans_projects: bool,
+    takes_an_owner: bool,
 }
 
 impl<'a> Wanted<'a> {
     fn new(attributes: &'a Attributes) -> Self {
         let spans_projects = attributes.spans_projects();
-        Self { verb: attributes.verb().as_str(), target: attributes.target(), spans_projects }
+        let takes_an_owner = attributes.takes_an_owner();
+        Self { verb: attributes.verb().as_str(), target: attributes.target(), spans_projects, takes_an_owner }
     }
 
     fn may_touch(&self, row: &Row) -> bool {
@@ -133,7 +135,10 @@ impl<'a> Wanted<'a> {
     }
 
     fn matches(&self, row: &Row) -> bool {
+        let is_owners =
+            || [&row.verb, &row.group, &row.resource, &row.name].into_iter().all(|part| part == ANY);
         self.matches_but_for_name(row)
+            && (!self.takes_an_owner || is_owners())
             && match self.target {
                 Target::NonResource(_) => true,
                 Target::Resource(target) => row.name == ANY || row.name == target.name().unwrap_or_default(),

@@ -19,10 +19,10 @@ use crate::ids::{ClusterId, ProjectId};
 use crate::rules::{Domain, InvalidRules};
 
 /// Request and row: subject, domain (and its cluster, and all projects of that where the request may touch any), kind of
-/// target, group, resource, name, verb. A deny matches whatever the request may touch.
+/// target, group, resource, name, verb; and whether only who may do everything may do it. A deny matches whatever the request may touch.
 const MODEL: &str = r#"
 [request_definition]
-r = sub, dom, cluster, projects, kind, group, resource, anyresource, name, verb
+r = sub, dom, cluster, projects, owner, kind, group, resource, anyresource, name, verb
 
 [policy_definition]
 p = sub, kind, group, resource, name, verb, eft
@@ -34,7 +34,7 @@ g = _, _, _
 e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
 
 [matchers]
-m = p.kind == r.kind && (p.verb == "*" || p.verb == r.verb) && (p.group == "*" || p.group == r.group) && (p.name == "*" || p.name == r.name || (p.eft == "deny" && r.name == "")) && (p.resource == "*" || p.resource == r.resource || p.resource == r.anyresource || (p.kind == "path" && keyMatch(r.resource, p.resource))) && (g(r.sub, p.sub, r.dom) || g(r.sub, p.sub, r.cluster) || g(r.sub, p.sub, "*") || (p.eft == "deny" && g(r.sub, p.sub, r.projects)))
+m = p.kind == r.kind && (p.verb == "*" || p.verb == r.verb) && (p.group == "*" || p.group == r.group) && (p.name == "*" || p.name == r.name || (p.eft == "deny" && r.name == "")) && (p.resource == "*" || p.resource == r.resource || p.resource == r.anyresource || (p.kind == "path" && keyMatch(r.resource, p.resource))) && (r.owner == "any" || p.eft == "deny" || (p.verb == "*" && p.group == "*" && p.resource == "*" && p.name == "*")) && (g(r.sub, p.sub, r.dom) || g(r.sub, p.sub, r.cluster) || g(r.sub, p.sub, "*") || (p.eft == "deny" && g(r.sub, p.sub, r.projects)))
 "#;
 
 pub(crate) const EVERYWHERE: &str = "*";
@@ -150,6 +150,7 @@ fn request(
         domain,
         cluster.to_string(),
         projects,
+        if attributes.takes_an_owner() { "owner" } else { "any" }.to_owned(),
         kind.as_str().to_owned(),
         group,
         resource,

@@ -1,12 +1,18 @@
 //! The built-in roles, in the shape of RBAC rules: the policy decides by them, and the agent's manifest
 //! renders the same rules as ClusterRoles.
 //!
+//! In the namespaces of [`SYSTEM_NAMESPACES`] only owners do more than read what is not secret: whoever makes a token of a
+//! service account there, or runs a pod as one, has what that has.
+//!
 //! No read-only role holds `*/proxy` or a pod's exec, attach or portforward, and none reads Secrets.
 
 use std::sync::Arc;
 
 use crate::ids::{ProjectId, RoleName};
 use crate::rules::{Effect, Role, Rule};
+
+/// Where the cluster's own service accounts are, and the agent's.
+pub const SYSTEM_NAMESPACES: [&str; 2] = ["drover-system", "kube-system"];
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
@@ -47,6 +53,8 @@ const WORKLOAD_GROUPS: &[&str] = &[
     "networking.k8s.io",
     "policy",
 ];
+/// The group of EndpointSlices. Who writes those sends other namespaces' traffic to addresses of theirs (CVE-2021-25740).
+const DISCOVERY_GROUP: &str = "discovery.k8s.io";
 /// Cluster-wide resources that say nothing secret.
 const CLUSTER_CORE_READ: &[&str] =
     &["componentstatuses", "nodes", "nodes/status", "persistentvolumes", "persistentvolumes/status"];
@@ -64,7 +72,6 @@ const CLUSTER_GROUPS: &[&str] = &[
 /// What a namespace's member may change, beside workloads.
 const CORE_WRITE: &[&str] = &[
     "configmaps",
-    "endpoints",
     "events",
     "persistentvolumeclaims",
     "pods",
@@ -206,6 +213,7 @@ fn namespace_reads() -> Vec<Rule> {
 }
 
 fn namespace_writes() -> Vec<Rule> {
+    let written: Vec<_> = WORKLOAD_GROUPS.iter().copied().filter(|group| *group != DISCOVERY_GROUP).collect();
     vec![
         resources(
             READ,
@@ -213,7 +221,8 @@ fn namespace_writes() -> Vec<Rule> {
             &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"],
         ),
         resources(WRITE, &[""], CORE_WRITE),
-        resources(WRITE, WORKLOAD_GROUPS, ALL),
+        resources(WRITE, &written, ALL),
+        resources(&["patch", "update"], &[""], &["pods/resize"]),
         resources(&["create"], &[""], &["serviceaccounts/token"]),
         resources(&[READ, WRITE].concat(), &["coordination.k8s.io"], &["leases"]),
     ]

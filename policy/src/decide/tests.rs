@@ -199,6 +199,72 @@ fn regression_a_deny_matches_whatever_a_request_may_touch() {
 }
 
 #[test]
+fn regression_only_owners_reach_what_runs_in_system_namespaces() {
+    let here = Domain::Cluster(cluster("c-1"));
+    let reads = Role {
+        name: role("reads-secrets"),
+        inherits: vec![],
+        rules: vec![Rule {
+            effect: Effect::Allow,
+            verbs: vec!["get".into(), "list".into(), "create".into()],
+            groups: vec!["".into()],
+            resources: vec!["*".into()],
+            names: vec![],
+            paths: vec![],
+        }],
+    };
+    for (name, owns) in
+        [("cluster-member", false), ("reads-secrets", false), ("cluster-owner", true), ("admin", true)]
+    {
+        let mut rules = rules(&[("local:user/zoe", name, here.clone())]);
+        rules.roles.push(reads.clone());
+        let policy = Policy::new(rules, NOW + LATER).unwrap();
+        for (method, path, others) in [
+            ("POST", "/api/v1/namespaces/NS/serviceaccounts/a/token", true),
+            ("GET", "/api/v1/namespaces/NS/secrets/a", true),
+            ("GET", "/api/v1/namespaces/NS/secrets", true),
+            ("POST", "/api/v1/namespaces/NS/pods", true),
+            ("GET", "/api/v1/namespaces/NS/pods/a/exec", true),
+            ("POST", "/api/v1/namespaces/NS/secrets", true),
+        ] {
+            check(&policy, "c-1", method, &path.replace("NS", "shop"), others);
+            for system in ["drover-system", "kube-system"] {
+                check(&policy, "c-1", method, &path.replace("NS", system), owns);
+            }
+        }
+        for (method, path) in [("GET", "/api/v1/secrets"), ("GET", "/api/v1/secrets?watch=1")] {
+            let (path, query) =
+                path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+            let attributes = Attributes::parse(method, path, query).unwrap();
+            assert_eq!(
+                policy.decide(&zoe(), &cluster("c-1"), attributes, NOW).is_ok(),
+                owns,
+                "{name} {path}"
+            );
+        }
+        check(&policy, "c-1", "GET", "/api/v1/pods", true);
+        check(&policy, "c-1", "GET", "/api/v1/namespaces/kube-system/pods", true);
+    }
+}
+
+#[test]
+fn members_resize_pods_and_write_no_endpoints() {
+    let policy = Policy::new(
+        rules(&[("local:user/zoe", "cluster-member", Domain::Cluster(cluster("c-1")))]),
+        NOW + LATER,
+    )
+    .unwrap();
+    check(&policy, "c-1", "PATCH", "/api/v1/namespaces/shop/pods/a/resize", true);
+    check(&policy, "c-1", "POST", "/api/v1/namespaces/shop/services", true);
+    for path in
+        ["/api/v1/namespaces/shop/endpoints", "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"]
+    {
+        check(&policy, "c-1", "GET", path, true);
+        check(&policy, "c-1", "POST", path, false);
+    }
+}
+
+#[test]
 fn each_refusal_says_why() {
     let rules = rules(&[("local:user/zoe", "cluster-viewer", Domain::Cluster(cluster("c-1")))]);
     let policy = Policy::new(rules, NOW + LATER).unwrap();
@@ -306,7 +372,7 @@ impl Random {
 const PRINCIPALS: [&str; 6] =
     ["local:user/a", "local:user/b", "local:user/c", "local:group/x", "local:group/y", "local:group/z"];
 const ROLES: [&str; 5] = ["r0", "r1", "r2", "r3", "r4"];
-const NAMESPACES: [&str; 3] = ["web-1", "web-2", "free"];
+const NAMESPACES: [&str; 4] = ["web-1", "web-2", "free", "kube-system"];
 
 fn random_rule(random: &mut Random) -> Rule {
     let effect = if random.below(4) == 0 { Effect::Deny } else { Effect::Allow };

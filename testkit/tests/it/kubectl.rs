@@ -162,7 +162,7 @@ fn actor() -> Role {
     let rules = vec![
         rule("users", &["dev", "system:node:a"]),
         rule("groups", &["dev-team", "system:masters"]),
-        rule("serviceaccounts", &["default"]),
+        rule("serviceaccounts", &["default:default"]),
         rule("uids", &["7"]),
     ];
     Role { name: "actor".to_owned(), inherits: Vec::new(), rules }

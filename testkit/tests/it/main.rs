@@ -26,6 +26,7 @@ mod kubectl_matrix;
 mod loadtest;
 mod local;
 mod logins;
+mod members;
 mod nodes;
 mod operations;
 mod pods;
