@@ -111,13 +111,12 @@ impl Right {
     }
 
     fn is_of_kind(&self, part: &Part<'_>) -> bool {
-        let resource = match (self.resource.split_once('/'), part.subresource) {
+        match (self.resource.split_once('/'), part.subresource) {
             _ if self.resource == "*" => true,
             (Some((resource, key)), Some(of)) => resource == part.resource && key == of,
             (None, None) => self.resource == part.resource,
             (Some(_), None) | (None, Some(_)) => false,
-        };
-        resource
+        }
     }
 }
 
