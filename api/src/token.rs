@@ -97,7 +97,8 @@ impl Presented {
 }
 
 impl Presented {
-    /// A JWT, in the compact form of RFC 7515: known by its hash, as a token is, from its first use on.
+    /// A JWT, in the compact form of RFC 7515: known by its hash, as a token is, from its first use on. The id is of
+    /// what is signed alone: a signature can be written in several ways, and none makes another JWT of it.
     pub fn of_jwt(text: &str) -> Result<Self, TokenMalformed> {
         let sound = |part: &str| {
             !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -110,8 +111,10 @@ impl Presented {
         if !is_jwt {
             return Err(TokenMalformed);
         }
+        let (signed, _) = text.rsplit_once('.').ok_or(TokenMalformed)?;
         let hash = CredentialHash::of(text.as_bytes());
-        let id = hash.0.iter().take(ID_CHARS).map(|byte| char::from(BASE32[usize::from(byte % 32)]));
+        let id = CredentialHash::of(signed.as_bytes()).0;
+        let id = id.iter().take(ID_CHARS).map(|byte| char::from(BASE32[usize::from(byte % 32)]));
         Ok(Self { id: TokenId(id.collect()), hash })
     }
 }
@@ -273,7 +276,9 @@ mod tests {
         let presented = Presented::of_jwt(jwt).unwrap();
         assert_eq!(presented.hash, CredentialHash::of(jwt.as_bytes()));
         assert_eq!(TokenId::try_from(presented.id.to_string()), Ok(presented.id.clone()));
-        assert_ne!(Presented::of_jwt(&format!("{jwt}A")).unwrap().id, presented.id);
+        let other = Presented::of_jwt(&format!("{jwt}A")).unwrap();
+        assert!(other.id == presented.id && other.hash != presented.hash, "of another signature");
+        assert_ne!(Presented::of_jwt(&jwt.replace(".eyJ", ".eyK")).unwrap().id, presented.id);
         let long = format!("ey{}.a.a", "a".repeat(JWT_BYTES_MAX));
         for unsound in [
             "", "ey", "ey.a", "ey..a", "ey.a.", ".a.a", "ey.a.a.a", "ab.a.a", "ey.a.a=", "ey.a b.a",

@@ -29,7 +29,7 @@ use crate::devices::{Decided, Decision};
 use crate::listener::Client;
 use crate::rest::caller::Caller;
 use crate::rest::login::log_in;
-use crate::rest::renewal;
+use crate::rest::tokens;
 use crate::routes::{Control, Refused};
 
 mod authorize;
@@ -194,7 +194,10 @@ async fn decide(
         }
         Answer::Deny => (Decision::Denied, "Refused. The program gets nothing."),
     };
+    // Behind what takes the session away, there is nobody who could grant.
+    let Ok((_, writing)) = signed.caller.clone().begin_write(&control).await else { return foreign() };
     let decided = control.devices.decide(&user_code, made, Instant::now());
+    drop(writing);
     if decided != Decided::Nothing {
         let granted = decision == Answer::Grant;
         info!(user = signed.caller.user.spec.name, granted, "login of a program decided");
@@ -278,7 +281,7 @@ async fn delete(control: &Control, caller: Caller, id: &str) -> Result<bool, Ref
     let (caller, _writing) = caller.begin_write(control).await?;
     let found = control.objects.get::<Token>(id).await?.filter(|found| caller.owns(&found.object.spec));
     let Some(found) = found else { return Ok(false) };
-    renewal::end_others(control, &found.object.spec).await?;
+    tokens::before_revoking(control, &found.object.spec).await?;
     control.objects.delete::<Token>(id, found.object.metadata.revision).await?;
     info!(user = caller.user.spec.name, token = id, "token revoked in the console");
     Ok(true)

@@ -141,8 +141,8 @@ impl Devices {
         Some(Begun { device_code, user_code: shown(&user_code) })
     }
 
-    /// A program's question. What was decided is told once.
-    pub(crate) fn ask(&self, device_code: &str, now: Instant) -> Asked {
+    /// A program's question. What was decided is told once; a grant only where it may be taken now.
+    pub(crate) fn ask(&self, device_code: &str, may_take: bool, now: Instant) -> Asked {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pending = all.get_mut(device_code).filter(|pending| pending.loopback.is_none());
         let Some(pending) = pending else { return Asked::Expired };
@@ -155,6 +155,7 @@ impl Devices {
                 return Asked::TooSoon;
             }
             None => return Asked::Pending,
+            Some(Decision::Granted(_)) if !may_take => return Asked::Pending,
             Some(Decision::Denied) => Asked::Denied,
             Some(Decision::Granted(principal)) => Asked::Granted(principal.clone()),
         };
@@ -185,6 +186,20 @@ impl Devices {
             }
             Some(Decision::Denied | Decision::Granted(_)) | None => None,
         }
+    }
+
+    /// Whether a question or a code would be answered with a login: whoever takes it holds the lock of all writes, by
+    /// which grants are taken back.
+    pub(crate) fn is_granted(&self, code: &str) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(code).is_some_and(|pending| matches!(pending.decision, Some(Decision::Granted(_))))
+    }
+
+    /// Takes back what the user of a principal granted, and no program took yet.
+    pub(crate) fn forget(&self, principal: &str) {
+        let theirs = Decision::Granted(principal.to_owned());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, pending| pending.decision.as_ref() != Some(&theirs));
     }
 
     /// What waits for a person with a code, however they wrote it.
@@ -251,7 +266,7 @@ mod tests {
         let (devices, now) = (Devices::default(), Instant::now());
         let (begun, other) =
             (devices.begin(None, None, now).unwrap(), devices.begin(None, None, now).unwrap());
-        assert_eq!(devices.ask(&begun.device_code, now), Asked::Pending);
+        assert_eq!(devices.ask(&begun.device_code, true, now), Asked::Pending);
         let typed = begun.user_code.to_lowercase().replace('-', " ");
         assert_eq!(
             devices.waiting(&typed, now).map(|waiting| waiting.user_code),
@@ -263,25 +278,25 @@ mod tests {
         // Decided is decided.
         assert!(devices.waiting(&typed, now).is_none());
         assert_eq!(devices.decide(&typed, Decision::Denied, now), Decided::Nothing);
-        let granted = devices.ask(&begun.device_code, now + INTERVAL);
+        let granted = devices.ask(&begun.device_code, true, now + INTERVAL);
         assert_eq!(granted, Asked::Granted("local:user/1".into()));
-        assert_eq!(devices.ask(&begun.device_code, now + 2 * INTERVAL), Asked::Expired);
+        assert_eq!(devices.ask(&begun.device_code, true, now + 2 * INTERVAL), Asked::Expired);
         assert_eq!(devices.decide(&other.user_code, Decision::Denied, now), Decided::Told);
-        assert_eq!(devices.ask(&other.device_code, now + INTERVAL), Asked::Denied);
-        assert_eq!(devices.ask("never-begun", now), Asked::Expired);
+        assert_eq!(devices.ask(&other.device_code, true, now + INTERVAL), Asked::Denied);
+        assert_eq!(devices.ask("never-begun", true, now), Asked::Expired);
     }
 
     #[test]
     fn who_asks_too_often_is_slowed_down_and_who_waits_too_long_begins_anew() {
         let (devices, now) = (Devices::default(), Instant::now());
         let begun = devices.begin(None, None, now).unwrap();
-        assert_eq!(devices.ask(&begun.device_code, now), Asked::Pending);
-        assert_eq!(devices.ask(&begun.device_code, now + SECOND), Asked::TooSoon);
+        assert_eq!(devices.ask(&begun.device_code, true, now), Asked::Pending);
+        assert_eq!(devices.ask(&begun.device_code, true, now + SECOND), Asked::TooSoon);
         // Five seconds more from then on.
-        assert_eq!(devices.ask(&begun.device_code, now + 7 * SECOND), Asked::TooSoon);
-        assert_eq!(devices.ask(&begun.device_code, now + 22 * SECOND), Asked::Pending);
+        assert_eq!(devices.ask(&begun.device_code, true, now + 7 * SECOND), Asked::TooSoon);
+        assert_eq!(devices.ask(&begun.device_code, true, now + 22 * SECOND), Asked::Pending);
         assert_eq!(devices.decide(&begun.user_code, Decision::Denied, now + LIFETIME), Decided::Nothing);
-        assert_eq!(devices.ask(&begun.device_code, now + LIFETIME), Asked::Expired);
+        assert_eq!(devices.ask(&begun.device_code, true, now + LIFETIME), Asked::Expired);
     }
 
     #[test]
@@ -335,7 +350,7 @@ mod tests {
             assert!(devices.waiting(&begun.user_code, now).unwrap().is_here);
             // What is nobody's yet, or was never shown to a device, is not had by asking.
             assert_eq!(devices.exchange(&begun.device_code, URI, verifier, now), None);
-            assert_eq!(devices.ask(&begun.device_code, now), Asked::Expired);
+            assert_eq!(devices.ask(&begun.device_code, true, now), Asked::Expired);
             let decided = devices.decide(&begun.user_code, Decision::Granted("local:user/1".into()), now);
             let Decided::Brought(to) = decided else { panic!("{decided:?}") };
             assert_eq!(to, format!("{URI}?code={}&state=s%261", begun.device_code));

@@ -6,7 +6,7 @@ use drover_api::kinds::{
     Binding, Cluster, Kind, Metadata, Object, Provider, RegistrationToken, Role, Token, User,
 };
 use drover_api::snapshot::{Alone, Unsound};
-use drover_api::token::CredentialHash;
+use drover_api::token::{CredentialHash, TokenId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,34 @@ impl Kind for UserName {
 }
 
 impl Kept for UserName {
+    type Secret = NoSecret;
+}
+
+/// A JWT that was revoked, and holds by its own word until it ends.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedJwt {
+    /// As its token had it.
+    pub id: TokenId,
+    pub ends_at: Timestamp,
+}
+
+impl RevokedJwt {
+    pub fn of(token: &Token) -> Self {
+        Self { id: token.id.clone(), ends_at: token.jwt_ends_at.unwrap_or(token.expires_at) }
+    }
+}
+
+impl Kind for RevokedJwt {
+    const KIND: &'static str = "RevokedJwt";
+    const PLURAL: &'static str = "revokedjwts";
+
+    fn key(&self) -> &str {
+        self.id.as_str()
+    }
+}
+
+impl Kept for RevokedJwt {
     type Secret = NoSecret;
 }
 

@@ -125,6 +125,19 @@ pub(crate) async fn was_deleted_since(
     Ok(gone.iter().any(|gone| gone.metadata.revision > since && gone.spec.principal == principal))
 }
 
+/// Ends tokens for good: JWTs among them stay refused for as long as they would hold. Whoever calls it holds the lock
+/// of all writes.
+pub(crate) async fn revoke_tokens(
+    control: &Control,
+    is_meant: impl Fn(&Token) -> bool,
+) -> Result<Vec<TokenId>, ObjectsError> {
+    let jwts = control.snapshots.state().jwts(&is_meant);
+    for jwt in &jwts {
+        control.objects.put(jwt, None).await?;
+    }
+    end_tokens(control, is_meant).await
+}
+
 /// Deletes the tokens that are meant, and those that were made with them; their ids. Whoever calls it holds the lock of all writes.
 pub(crate) async fn end_tokens(
     control: &Control,
@@ -170,6 +183,7 @@ pub(crate) async fn log_out(control: &Control, users: &[Object<User>]) -> Result
     let principals: HashSet<_> = users.iter().map(|user| user.spec.principal.as_str()).collect();
     end_tokens(control, |token| principals.contains(token.user.as_str())).await?;
     for user in users {
+        control.devices.forget(&user.spec.principal);
         if let Some(grant) = objects.get::<Grant>(&user.spec.principal).await? {
             objects.delete::<Grant>(&user.spec.principal, grant.object.metadata.revision).await?;
         }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::objects::{Kept, ObjectsError};
+use crate::objects::{Kept, ObjectsError, RevokedJwt};
 use crate::rest::renewal;
 use crate::routes::Control;
 
@@ -34,7 +34,8 @@ pub(crate) async fn sweep(control: &Control, now: Timestamp) -> Result<usize, Ob
     let idle = |token: &Object<Token>| is_idle(token, control.uses.last_used_at(&token.spec.id), now);
     let ended = |token: &Object<Token>| token.spec.expires_at <= before || idle(token);
     Ok(tokens(control, ended).await?
-        + expired::<RegistrationToken>(control, |token| token.spec.expires_at <= before).await?)
+        + expired::<RegistrationToken>(control, |token| token.spec.expires_at <= before).await?
+        + expired::<RevokedJwt>(control, |jwt| jwt.spec.ends_at <= before).await?)
 }
 
 /// Whether a token was not used for longer than it may be: since it was made, where no use was heard of.
@@ -102,6 +103,7 @@ mod tests {
                 idle_s,
                 session: None,
                 made_by: None,
+                jwt_ends_at: None,
             };
             Object { metadata: Metadata { revision: 1, created_at: at(1000) }, spec }
         };

@@ -175,6 +175,7 @@ mod tests {
                 idle_s: None,
                 session: None,
                 made_by: None,
+                jwt_ends_at: None,
             };
             objects.create(&spec, None).await.unwrap();
         }

@@ -120,6 +120,10 @@ impl Jwts {
                 let status: Status = serde_json::from_slice(&body).map_err(|_| JwtRefused::Unanswered)?;
                 return Err(JwtRefused::Refused(status.message));
             }
+            StatusCode::TOO_MANY_REQUESTS => {
+                let status: Status = serde_json::from_slice(&body).map_err(|_| JwtRefused::Unanswered)?;
+                return Err(JwtRefused::Full(status.message));
+            }
             _ => return Err(JwtRefused::Unanswered),
         }
         let mut changes = self.current.changes();

@@ -110,6 +110,8 @@ pub(crate) enum JwtRefused {
     Refused(String),
     /// Control could not be asked, or its answer did not come in time.
     Unanswered,
+    /// By control, which has too many of the identity's, or too many questions.
+    Full(String),
 }
 
 impl Refusal {

@@ -142,6 +142,7 @@ pub(crate) async fn fill(
                     idle_s: None,
                     session: None,
                     made_by: None,
+                    jwt_ends_at: None,
                 },
                 None,
             )

@@ -88,6 +88,7 @@ impl Roster {
             idle_s: None,
             session: None,
             made_by: None,
+            jwt_ends_at: None,
             id: generated.id,
             hash: generated.hash,
             proof_key: generated.proof_key,

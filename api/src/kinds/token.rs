@@ -29,6 +29,9 @@ pub struct Token {
     /// The token that it was made with, and with which it ends; absent where a login made it. Gateways do not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<TokenId>,
+    /// Of a JWT, when it ends by its own word: until then it stays revoked. Gateways do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt_ends_at: Option<Timestamp>,
 }
 
 /// A login and what renewed it, one token after the other: they end together.

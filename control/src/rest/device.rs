@@ -15,6 +15,7 @@ use drover_api::status::Status;
 use serde::Deserialize;
 use tracing::info;
 
+use super::caller::Writing;
 use super::{applied, tokens};
 use crate::console;
 use crate::devices::{Asked, INTERVAL, LIFETIME};
@@ -79,12 +80,24 @@ pub(super) async fn token(
     let Ok(Form(Ask { client_id, grant_type, device_code, code, redirect_uri, code_verifier })) = form else {
         return refused("invalid_request");
     };
-    if client_id == CLIENT_ID && grant_type == CODE_GRANT {
-        let now = Instant::now();
-        let Some(principal) = control.devices.exchange(&code, &redirect_uri, &code_verifier, now) else {
-            return refused("invalid_grant");
+    let (code_grant, now) = (grant_type == CODE_GRANT, Instant::now());
+    // With the lock, nothing takes the grant back before its login is there to be ended.
+    let writing = if control.devices.is_granted(if code_grant { &code } else { &device_code }) {
+        match control.begin_write().await {
+            Ok(writing) => Some(writing),
+            Err(error) => return Refused::from(error).into_response(),
+        }
+    } else {
+        None
+    };
+    if client_id == CLIENT_ID && code_grant {
+        let principal = control.devices.exchange(&code, &redirect_uri, &code_verifier, now);
+        return match principal.zip(writing) {
+            Some((principal, writing)) => {
+                granted(&control, &principal, writing).await.unwrap_or_else(Refused::into_response)
+            }
+            None => refused("invalid_grant"),
         };
-        return granted(&control, &principal).await.unwrap_or_else(Refused::into_response);
     }
     if client_id != CLIENT_ID {
         return refused("invalid_client");
@@ -92,25 +105,28 @@ pub(super) async fn token(
     if grant_type != DEVICE_GRANT {
         return refused("unsupported_grant_type");
     }
-    match control.devices.ask(&device_code, Instant::now()) {
+    match control.devices.ask(&device_code, writing.is_some(), now) {
         Asked::Denied => refused("access_denied"),
         Asked::Expired => refused("expired_token"),
         Asked::Pending => refused("authorization_pending"),
         Asked::TooSoon => refused("slow_down"),
-        Asked::Granted(principal) => {
-            granted(&control, &principal).await.unwrap_or_else(Refused::into_response)
-        }
+        Asked::Granted(principal) => match writing {
+            Some(writing) => {
+                granted(&control, &principal, writing).await.unwrap_or_else(Refused::into_response)
+            }
+            None => refused("authorization_pending"),
+        },
     }
 }
 
-async fn granted(control: &Control, principal: &str) -> Result<Response, Refused> {
+async fn granted(control: &Control, principal: &str, writing: Writing<'_>) -> Result<Response, Refused> {
     let now = SystemTime::now();
     let made = {
-        let _writing = control.begin_write().await?;
         let user = control.snapshots.state().published_user(principal).filter(|user| !user.spec.disabled);
         let Some(user) = user else { return Ok(refused("access_denied")) };
         (tokens::log_in(control, &user.spec, None, now).await?, user.spec.name)
     };
+    drop(writing);
     let (made, user) = made;
     let spec = &made.object.spec;
     info!(user, token = %spec.id, "login granted to a program");

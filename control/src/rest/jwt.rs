@@ -11,6 +11,7 @@ use drover_api::kinds::{self, Object, Provider, Token, TokenKind, TokenScope, Us
 use drover_api::rest::{JwtLogin, JwtShown};
 use drover_api::status::Status;
 use drover_api::token::Presented;
+use jiff::Timestamp;
 use tracing::info;
 
 use super::field;
@@ -19,6 +20,7 @@ use super::tokens::{TOKENS_PER_USER_MAX, seconds};
 use crate::attempts::Try;
 use crate::issuers::{self, Wanted};
 use crate::listener::Client;
+use crate::objects::RevokedJwt;
 use crate::people;
 use crate::providers::jwt::{self, JwtRefused, Verified};
 use crate::routes::{Control, Refused};
@@ -128,6 +130,9 @@ async fn keep(
     if user.disabled {
         return Err(Refused::unauthorized("the user is disabled in Drover"));
     }
+    if control.objects.get::<RevokedJwt>(presented.id.as_str()).await?.is_some() {
+        return Err(Refused::unauthorized("the JWT was revoked: ask the issuer for another"));
+    }
     let now = SystemTime::now();
     let expires_at = known.expires_at.min(now + LIFETIME_MAX);
     let token = Token {
@@ -141,6 +146,7 @@ async fn keep(
         idle_s: None,
         session: None,
         made_by: None,
+        jwt_ends_at: Some(field("exp", seconds(known.expires_at))?),
     };
     match control.objects.get::<Token>(presented.id.as_str()).await?.map(|stored| stored.object) {
         Some(Object { spec: before, .. }) if before.hash != token.hash => {
@@ -156,7 +162,9 @@ async fn keep(
             Ok((user, token))
         }
         None => {
-            if control.snapshots.state().tokens_of(&user.principal) >= TOKENS_PER_USER_MAX {
+            if control.snapshots.state().lasting_tokens_of(&user.principal, Timestamp::now())
+                >= TOKENS_PER_USER_MAX
+            {
                 let message = format!("the identity has {TOKENS_PER_USER_MAX} JWTs that have not expired");
                 return Err(Refused::of(Status::failure(429, "TooManyRequests", message)));
             }

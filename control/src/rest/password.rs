@@ -93,6 +93,7 @@ pub(super) async fn change(
             logged_in && token.id != caller.token.spec.id
         };
         end_tokens(&control, other_logins).await?;
+        control.devices.forget(&user.spec.principal);
         object
     };
     drop(writing);

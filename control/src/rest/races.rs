@@ -189,3 +189,25 @@ async fn regression_two_first_logins_of_one_person_make_one_user() {
     control.objects.update(object.metadata.revision, &disabled, None).await.unwrap();
     assert_eq!(log_in(control.written()).await.err().unwrap().code(), 401);
 }
+
+#[tokio::test]
+async fn regression_what_was_granted_and_not_taken_goes_with_what_takes_logins_away() {
+    use std::time::Instant;
+
+    use crate::devices::{Asked, Decision};
+    let changes = [
+        ("DELETE", "/v1/users/zoe/tokens", None),
+        ("POST", "/v1/users/zoe/password", Some(json!({ "password": "another horse" }))),
+        ("DELETE", "/v1/users/zoe", None),
+    ];
+    for (method, path, body) in changes {
+        let served = served().await;
+        let admin = served.user("root", &[("admin", Domain::Global)]).await;
+        served.user("zoe", &[]).await;
+        let devices = &served.control.devices;
+        let begun = devices.begin(None, None, Instant::now()).unwrap();
+        devices.decide(&begun.user_code, Decision::Granted("local:user/zoe".into()), Instant::now());
+        assert_eq!(served.ask(&admin, method, path, body).await.0, 200, "{path}");
+        assert_eq!(devices.ask(&begun.device_code, true, Instant::now()), Asked::Expired, "{path}");
+    }
+}

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 
 use super::caller::{Caller, subject};
 use super::{Writes, applied, field, renewal, seen};
-use crate::people::end_tokens;
+use crate::objects::{ObjectsError, RevokedJwt};
+use crate::people::revoke_tokens;
 use crate::placed::Place;
 use crate::routes::{Control, Logins, Refused};
 
@@ -120,13 +121,14 @@ fn generate(user: &User, kind: TokenKind, scope: TokenScope, expires_at: Timesta
             idle_s: None,
             session: None,
             made_by: None,
+            jwt_ends_at: None,
         },
         secret,
     )
 }
 
 async fn keep(control: &Control, token: Token, secret: &Secret) -> Result<Created<Token>, Refused> {
-    if control.snapshots.state().tokens_of(&token.user) >= TOKENS_PER_USER_MAX {
+    if control.snapshots.state().lasting_tokens_of(&token.user, Timestamp::now()) >= TOKENS_PER_USER_MAX {
         let message = format!("the user has {TOKENS_PER_USER_MAX} tokens: revoke some");
         return Err(Refused::of(Status::failure(403, "Forbidden", message)));
     }
@@ -182,8 +184,16 @@ impl Writes for Token {
     }
 
     async fn before_delete(control: &Control, _caller: &Caller, token: &Self) -> Result<(), Refused> {
-        Ok(renewal::end_others(control, token).await?)
+        Ok(before_revoking(control, token).await?)
     }
+}
+
+/// What goes with a token that is revoked, and what remembers that it was. Whoever calls it holds the lock of all writes.
+pub(crate) async fn before_revoking(control: &Control, token: &Token) -> Result<(), ObjectsError> {
+    if token.kind == TokenKind::Jwt {
+        control.objects.put(&RevokedJwt::of(token), None).await?;
+    }
+    renewal::end_others(control, token).await
 }
 
 /// When the tokens that the caller sees were last used.
@@ -210,7 +220,8 @@ pub(super) async fn revoke_all(
     if user.principal != caller.user.spec.principal {
         caller.may(&control, "DELETE", Token::PLURAL, None, &Place::Drover)?;
     }
-    let ended = end_tokens(&control, |token| token.user == user.principal).await?;
+    let ended = revoke_tokens(&control, |token| token.user == user.principal).await?;
+    control.devices.forget(&user.principal);
     drop(writing);
     let tokens = ended.iter().map(ToString::to_string).collect();
     caller.wrote("all tokens revoked", &user);

@@ -16,7 +16,7 @@ use super::caller::{Caller, subject};
 use super::password::given_or_drawn;
 use super::{Writes, applied, field, seen};
 use crate::objects::{self, Stored};
-use crate::people::{end_tokens, is_local};
+use crate::people::{is_local, revoke_tokens};
 use crate::placed::Place;
 use crate::providers::NotOpened;
 use crate::refresh::{self, NotRefreshed};
@@ -70,6 +70,9 @@ impl Writes for User {
             return Err(Refused::of(Status::invalid("spec", message)));
         }
         check_able(control, caller, &object.spec, &next)?;
+        if next.disabled {
+            control.devices.forget(&next.principal);
+        }
         Ok(control.objects.update(object.metadata.revision, &next, secret.as_ref()).await?)
     }
 
@@ -79,7 +82,11 @@ impl Writes for User {
             let gone = objects::UserName { name: user.name.clone(), principal: user.principal.clone() };
             control.objects.create(&gone, None).await?;
         }
-        end_tokens(control, |token| token.user == user.principal).await?;
+        revoke_tokens(control, |token| token.user == user.principal).await?;
+        control.devices.forget(&user.principal);
+        if let Some(grant) = control.objects.get::<objects::Grant>(&user.principal).await? {
+            control.objects.delete::<objects::Grant>(&user.principal, grant.object.metadata.revision).await?;
+        }
         for binding in control.objects.list::<Binding>().await? {
             if binding.spec.principal == user.principal {
                 control.objects.delete::<Binding>(binding.spec.key(), binding.metadata.revision).await?;

@@ -10,7 +10,8 @@ use drover_api::token::TokenId;
 pub(super) struct Index {
     /// Names of users.
     names: HashMap<String, Vec<String>>,
-    tokens: HashMap<String, usize>,
+    /// Of each user.
+    tokens: HashMap<String, Vec<TokenId>>,
     /// Tokens that were made with each token.
     made: HashMap<TokenId, Vec<TokenId>>,
     bindings: HashMap<String, usize>,
@@ -22,8 +23,8 @@ impl Index {
         self.names.get(principal).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn tokens(&self, principal: &str) -> usize {
-        self.tokens.get(principal).copied().unwrap_or_default()
+    pub(super) fn tokens(&self, principal: &str) -> &[TokenId] {
+        self.tokens.get(principal).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn bindings(&self, principal: &str) -> usize {
@@ -56,8 +57,20 @@ impl Index {
         if let Some(Token { id, made_by: Some(maker), .. }) = after {
             self.made.entry(maker.clone()).or_default().push(id.clone());
         }
-        let [before, after] = [before, after].map(|token| token.map(|token| &token.user));
-        count(&mut self.tokens, before, after);
+        if before.map(|token| &token.user) == after.map(|token| &token.user) {
+            return;
+        }
+        if let Some(after) = after {
+            self.tokens.entry(after.user.clone()).or_default().push(after.id.clone());
+        }
+        if let Some(before) = before
+            && let Some(of) = self.tokens.get_mut(&before.user)
+        {
+            of.retain(|id| *id != before.id);
+            if of.is_empty() {
+                self.tokens.remove(&before.user);
+            }
+        }
     }
 
     pub(super) fn made_with(&self, token: &TokenId) -> &[TokenId] {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, User};
+use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, TokenKind, User};
 use drover_api::snapshot::delta::{Changes, Delta};
 use drover_api::snapshot::signing::Signing;
 use drover_api::snapshot::{Document, FORMAT, READER_MIN, SetAside, put_in};
@@ -15,7 +15,7 @@ use super::around::Around;
 use super::aside::{self, Aside};
 use super::index::Index;
 use super::signatures::Signatures;
-use crate::objects::{Kept, object};
+use crate::objects::{Kept, RevokedJwt, object};
 use crate::store::{Change, Revision};
 
 /// Deletions that are remembered for deltas.
@@ -163,7 +163,14 @@ impl State {
     }
 
     pub(crate) fn tokens_of(&self, principal: &str) -> usize {
-        self.index.tokens(principal)
+        self.index.tokens(principal).len()
+    }
+
+    /// How many of a user's tokens have not ended.
+    pub(crate) fn lasting_tokens_of(&self, principal: &str, now: Timestamp) -> usize {
+        let of = self.index.tokens(principal).iter();
+        let of = of.filter_map(|id| self.tokens.objects.get(id.as_str())?.1.as_ref());
+        of.filter(|token| now < token.expires_at).count()
     }
 
     pub(crate) fn bindings_of(&self, principal: &str) -> usize {
@@ -191,6 +198,13 @@ impl State {
             next += 1;
         }
         meant
+    }
+
+    /// The JWTs among those that are meant.
+    pub(crate) fn jwts(&self, is_meant: impl Fn(&Token) -> bool) -> Vec<RevokedJwt> {
+        let tokens = self.tokens.objects.values().filter_map(|(_, spec)| spec.as_ref());
+        let jwts = tokens.filter(|token| token.kind == TokenKind::Jwt && is_meant(token));
+        jwts.map(RevokedJwt::of).collect()
     }
 
     pub(crate) fn has_made(&self, token: &TokenId) -> bool {
@@ -328,7 +342,7 @@ impl State {
 
 /// Without what control alone sees to: a gateway from before knows nothing of it.
 fn for_gateways(token: Token) -> Token {
-    Token { idle_s: None, session: None, made_by: None, ..token }
+    Token { idle_s: None, session: None, made_by: None, jwt_ends_at: None, ..token }
 }
 
 /// The revisions of what was deleted.
@@ -451,6 +465,7 @@ mod tests {
             idle_s: None,
             session: None,
             made_by: None,
+            jwt_ends_at: None,
         };
         let gone = |kind: &str, key: &str, revision| Change::Deleted {
             kind: kind.into(),

@@ -324,6 +324,7 @@ fn token_of(user: &str, scope: TokenScope) -> Token {
         idle_s: Some(7200),
         session: None,
         made_by: None,
+        jwt_ends_at: None,
     }
 }
 

@@ -96,6 +96,7 @@ fn token(user: &str) -> Token {
         idle_s: None,
         session: None,
         made_by: None,
+        jwt_ends_at: None,
     }
 }
 

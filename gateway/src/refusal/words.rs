@@ -73,6 +73,10 @@ impl Refusal {
                 )
             },
             Self::Jwt(JwtRefused::Refused(message)) => rendered(401, "Unauthorized", "JwtRefused", message),
+            Self::Jwt(JwtRefused::Full(message)) => Rendered {
+                retry_after: Some(RETRY_AFTER_FULL),
+                ..rendered(429, "TooManyRequests", "JwtsFull", message)
+            },
             Self::Jwt(JwtRefused::Unanswered) => Rendered {
                 retry_after: Some(RETRY_AFTER_FULL),
                 ..rendered(
@@ -297,6 +301,7 @@ mod tests {
             Refusal::ImpersonationMalformed(ImpersonationMalformed::UserAbsent),
             Refusal::IdentityTooLarge,
             Refusal::Jwt(JwtRefused::Refused("m".to_owned())),
+            Refusal::Jwt(JwtRefused::Full("m".to_owned())),
             Refusal::Jwt(JwtRefused::Unanswered),
             Refusal::Internal,
             Refusal::Lost,

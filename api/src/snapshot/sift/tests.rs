@@ -34,6 +34,7 @@ fn document() -> Document {
             idle_s: None,
             session: None,
             made_by: None,
+            jwt_ends_at: None,
         }
     };
     Document {
