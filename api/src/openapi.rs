@@ -9,7 +9,7 @@ use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, 
 use crate::rest::{
     Caller, ChangePassword, ChangeSecret, Created, DroverStatus, GROUPS, Groups, JWT, JwtLogin, JwtShown,
     LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL,
-    Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    RenewLogin, Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -22,7 +22,7 @@ pub fn describe() -> Value {
     let login = login.takes::<Login>(&mut paths).gives::<Created<Token>>(&mut paths, 201).open();
     paths.add(LOGIN, "post", login);
     let renew = Operation::new("renewLogin", "Makes of a login's token the next one: it lasts longer.");
-    let renew = renew.gives::<Created<Token>>(&mut paths, 201);
+    let renew = renew.takes::<RenewLogin>(&mut paths).gives::<Created<Token>>(&mut paths, 201);
     paths.add(RENEWAL, "post", renew);
     let jwt = Operation::new(
         "loginByJwt",

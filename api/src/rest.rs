@@ -312,6 +312,15 @@ impl Served for Binding {
     type Create = CreateBinding;
 }
 
+/// Who renews a login. The same program that asks again within a minute, because the answer was lost, gets the same.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewLogin {
+    /// A secret of the program's own, at most 128 bytes, drawn for the token that it renews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
 /// Objects that are not in force as they were written, and why.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

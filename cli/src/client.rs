@@ -9,7 +9,8 @@ use drover_api::rest::{
     CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
     DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, DroverStatus, GROUPS, Group, Groups, JWT,
     JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals,
-    REFRESH_USER, RENEWAL, Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    REFRESH_USER, RENEWAL, RenewLogin, Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses,
+    USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -74,8 +75,8 @@ impl Client {
     }
 
     /// The next token of the login.
-    pub(crate) fn renew(&self) -> anyhow::Result<Renewal> {
-        let answer = self.ask("POST", RENEWAL, None::<&()>)?;
+    pub(crate) fn renew(&self, program: Option<String>) -> anyhow::Result<Renewal> {
+        let answer = self.ask("POST", RENEWAL, Some(&RenewLogin { program }))?;
         match answer.status().as_u16() {
             // Control may be older, too, and the gateway tell so.
             403..=405 => Ok(Renewal::Never),

@@ -41,6 +41,9 @@ pub(crate) struct Held {
     /// From when on it may be renewed; absent where it never may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_at: Option<Timestamp>,
+    /// By which this program is known if it has to ask for the same renewal again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
 }
 
 /// The configuration and the file that it is in.
@@ -67,7 +70,7 @@ pub(crate) enum Whereabouts {
 impl Held {
     /// One that is kept nowhere.
     pub(crate) fn here(token: String) -> Self {
-        Self { token: Whereabouts::Here { token }, expires_at: None, renew_at: None }
+        Self { token: Whereabouts::Here { token }, expires_at: None, renew_at: None, program: None }
     }
 
     pub(crate) fn token(&self) -> anyhow::Result<String> {
@@ -112,7 +115,8 @@ impl Kept {
         } else {
             Whereabouts::Here { token }
         };
-        self.config.held = Some(Held { token, expires_at: Some(expires_at), renew_at });
+        let program = Some(drover_api::token::random_id());
+        self.config.held = Some(Held { token, expires_at: Some(expires_at), renew_at, program });
         Ok(())
     }
 
@@ -183,7 +187,7 @@ mod tests {
             ),
             (
                 r#"{"server":"https://d:1","keyring":"https://d:1 (/f)","renew_at":"2027-01-15T09:00:00Z"}"#,
-                Some(Held { token: keyring, expires_at: None, renew_at: expires_at }),
+                Some(Held { token: keyring, expires_at: None, renew_at: expires_at, program: None }),
             ),
         ] {
             let config: Config = serde_json::from_str(text).unwrap();

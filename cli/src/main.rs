@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod config;
 mod files;
+mod interrupts;
 mod keyring;
 mod loopback;
 mod output;

@@ -34,6 +34,7 @@ mod listener;
 mod people;
 mod providers;
 mod refresh;
+mod renewals;
 mod rest;
 mod routes;
 mod sweep;

@@ -28,6 +28,7 @@ use crate::issuers::Issuers;
 use crate::listener::Peer;
 use crate::objects::Objects;
 use crate::passwords::Passwords;
+use crate::renewals::Renewals;
 use crate::rest;
 use crate::snapshots::Snapshots;
 use crate::uses::Uses;
@@ -45,6 +46,7 @@ pub(crate) struct Control {
     pub uses: Arc<Uses>,
     pub group_names: Arc<GroupNames>,
     pub logins: Logins,
+    pub renewals: Renewals,
     /// Where browsers reach the console; absent where there is none.
     pub console: Option<Origin>,
     /// Where clients reach gateways; absent where control was not told.

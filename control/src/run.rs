@@ -24,6 +24,7 @@ use crate::listener::{self, Listener};
 use crate::objects::Objects;
 use crate::passwords::Passwords;
 use crate::refresh;
+use crate::renewals::Renewals;
 use crate::routes::{self, Control, Door, Logins};
 use crate::seal::Seal;
 use crate::signer::Signers;
@@ -85,6 +86,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
         uses: uses.clone(),
         group_names: group_names.clone(),
         logins: Logins { lifetime: config.login_lifetime, session: config.session_lifetime },
+        renewals: Renewals::default(),
         console: config.console_url,
         door,
         writes: Mutex::new(()),

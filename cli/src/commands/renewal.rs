@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use crate::client::{Client, Renewal};
 use crate::config::Kept;
 use crate::files;
+use crate::interrupts;
 
 /// Longest that somebody's kubectl waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// After one that came to nothing.
-const RETRY: Duration = Duration::from_secs(5 * 60);
+/// After one that came to nothing: within the minute for which control answers the same renewal again.
+const RETRY: Duration = Duration::from_secs(20);
 
 /// Renews what is kept where it is time; one program at a time does, and no other waits. What was given out before
 /// goes on, so a failure is nobody's but the next renewal's.
@@ -31,7 +32,16 @@ fn try_to(kept: &mut Kept, file: Option<&Path>, now: Timestamp) -> anyhow::Resul
     if !is_due(kept, now) {
         return Ok(());
     }
-    let renewal = Client::within(&kept.config, TIMEOUT)?.renew();
+    // Kept before it is asked: whoever comes back after the answer was lost is known by it.
+    if let Some(held) = &mut kept.config.held
+        && held.program.is_none()
+    {
+        held.program = Some(drover_api::token::random_id());
+        kept.save()?;
+    }
+    let program = kept.config.held.as_ref().and_then(|held| held.program.clone());
+    let _whole = interrupts::hold_off();
+    let renewal = Client::within(&kept.config, TIMEOUT)?.renew(program);
     // Whatever comes of it says when it is asked for again: one token is renewed once.
     try_at(kept, None);
     let said = match renewal {

@@ -1,41 +1,67 @@
 //! The next token of a login, for a program that nobody sits at.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use drover_api::kinds::{Provider, Session, Token, User};
-use drover_api::rest::Created;
+use drover_api::rest::{Created, RenewLogin};
 use drover_api::status::Status;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::caller::Caller;
-use super::{applied, tokens};
+use super::{applied, field, tokens};
 use crate::objects::ObjectsError;
 use crate::people::{end_tokens, is_local};
+use crate::renewals::{self, Program};
 use crate::routes::{Control, Refused};
+
+const PROGRAM_BYTES_MAX: usize = 128;
 
 /// The one before lasts until its own end: programs hold it still.
 pub(super) async fn renew(
     State(control): State<Arc<Control>>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response, Refused> {
     let caller = Caller::of(&control, &headers).await?;
+    // Programs from before say nothing.
+    let RenewLogin { program: said } = match &body[..] {
+        [] => RenewLogin::default(),
+        body => field("body", serde_json::from_slice(body))?,
+    };
+    if said.as_ref().is_some_and(|said| said.is_empty() || said.len() > PROGRAM_BYTES_MAX) {
+        return Err(Refused::of(Status::invalid("program", "must be 1 to 128 bytes")));
+    }
+    let program = said.map(|said| renewals::program(&said));
     let (caller, writing) = caller.begin_write(&control).await?;
-    let made = next(&control, &caller).await?;
+    let made = next(&control, &caller, program.as_ref()).await?;
     drop(writing);
     info!(user = caller.user.spec.name, token = %made.object.spec.id, of = %caller.token.spec.id, "login renewed");
     Ok(applied(&control, made.object.metadata.revision, StatusCode::CREATED, made).await)
 }
 
-async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refused> {
+async fn next(
+    control: &Control,
+    caller: &Caller,
+    program: Option<&Program>,
+) -> Result<Created<Token>, Refused> {
     let forbidden = |message: &str| Refused::of(Status::failure(403, "Forbidden", message));
     let (token, user) = (&caller.token, &caller.user.spec);
     let Some(session) = &token.spec.session else {
         return Err(forbidden("only the token of a login is renewed: drover token create makes others"));
     };
+    let again = || control.renewals.again(&token.spec.id, program?, Instant::now());
+    if session.renewed
+        && let Some(next) = again()
+        && control.snapshots.state().token(next.object.spec.id.as_str()).is_some()
+    {
+        return Ok(next);
+    }
     if session.renewed {
         let ended = end_tokens(control, |other| is_of(other, session)).await?;
         warn!(
@@ -62,6 +88,9 @@ async fn next(control: &Control, caller: &Caller) -> Result<Created<Token>, Refu
     let renewed = Session { renewed: true, ..session.clone() };
     let renewed = Token { session: Some(renewed), ..token.spec.clone() };
     control.objects.update(token.metadata.revision, &renewed, None).await?;
+    if let Some(program) = program {
+        control.renewals.note(token.spec.id.clone(), *program, made.clone(), Instant::now());
+    }
     Ok(made)
 }
 

@@ -61,6 +61,7 @@ pub(crate) async fn served() -> Served {
         uses,
         group_names: Arc::new(group_names),
         logins: Logins { lifetime: HOUR * 12, session: HOUR * 24 * 7 },
+        renewals: crate::renewals::Renewals::default(),
         console: Some("https://console.test:8443".parse().unwrap()),
         door: Some(Door { url: "https://drover.test".parse().unwrap(), ca: Some("the authority".into()) }),
         writes: Mutex::new(()),

@@ -125,3 +125,37 @@ async fn only_logins_of_people_who_may_log_in_are_renewed() {
     served.control.objects.update(kept.metadata.revision, &disabled, None).await.unwrap();
     assert_eq!(renewed(&served, &secret).await.0, 401);
 }
+
+#[tokio::test]
+async fn regression_a_program_whose_answer_was_lost_gets_it_again_and_nobody_else_does() {
+    let served = served().await;
+    let user = person(&served, "zoe", "local:user/zoe").await;
+    let renew = async |secret: &str, program: serde_json::Value| {
+        served.ask(secret, "POST", RENEWAL, Some(serde_json::json!({ "program": program }))).await
+    };
+    for (other, expected) in [("ours", 201), ("theirs", 401)] {
+        let (_, secret) = login(&served, &user, 7).await;
+        let (code, first) = renew(&secret, "ours".into()).await;
+        assert_eq!(code, 201, "{first}");
+        let (code, second) = renew(&secret, other.into()).await;
+        assert_eq!(code, expected, "{second}");
+        let next = first["secret"].as_str().unwrap();
+        if expected == 201 {
+            assert_eq!(second, first);
+            // Without a word it is anybody, and with what was renewed once more it is over.
+            assert!(lasts(&served, next).await);
+            assert_eq!(renewed(&served, &secret).await.0, 401);
+        }
+        assert!(!lasts(&served, next).await && !lasts(&served, &secret).await);
+    }
+    // What was given meanwhile and revoked is not given again.
+    let (_, secret) = login(&served, &user, 7).await;
+    let (_, next) = renew(&secret, "ours".into()).await;
+    let id: drover_api::token::TokenId =
+        serde_json::from_value(next["object"]["spec"]["id"].clone()).unwrap();
+    let kept = served.control.objects.get::<Token>(id.as_str()).await.unwrap().unwrap().object;
+    served.control.objects.delete::<Token>(id.as_str(), kept.metadata.revision).await.unwrap();
+    assert_eq!(renew(&secret, "ours".into()).await.0, 401);
+    let (_, secret) = login(&served, &user, 7).await;
+    assert_eq!(renew(&secret, "x".repeat(129).into()).await.0, 422);
+}
