@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use crate::enrolment;
 use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use crate::rest::{
-    Caller, ChangePassword, ChangeSecret, Created, DroverStatus, GROUPS, Groups, JWT, JwtLogin, JwtShown,
-    LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL,
-    RenewLogin, Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
+    Caller, ChangePassword, ChangeSecret, Created, DroverStatus, GATEWAY, GATEWAYS, GROUPS, GatewayStatus,
+    Gateways, Groups, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS,
+    PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL, RenewLogin, Revoked, SELF, STATUS, Served,
+    TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use crate::status::Status;
 
@@ -56,6 +57,13 @@ pub fn describe() -> Value {
     );
     let groups = groups.gives::<Groups>(&mut paths, 200);
     paths.add(GROUPS, "get", groups);
+    let gateways =
+        Operation::new("listGateways", "Lists the gateways that follow control, or did and may still serve.");
+    let gateways = gateways.gives::<Gateways>(&mut paths, 200);
+    paths.add(GATEWAYS, "get", gateways);
+    let forget = Operation::new("forgetGateway", "Waits for a gateway no more that is gone for good.");
+    let forget = forget.gives::<GatewayStatus>(&mut paths, 200).keyed();
+    paths.add(GATEWAY, "delete", forget);
     let status =
         Operation::new("status", "Names objects that are not in force as they were written, and why.");
     let status = status.gives::<DroverStatus>(&mut paths, 200);

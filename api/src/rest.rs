@@ -36,6 +36,10 @@ pub const CODE_GRANT: &str = "authorization_code";
 pub const AUTHORIZE: &str = "/console/authorize";
 /// What keeps Drover itself from being whole.
 pub const STATUS: &str = "/v1/status";
+/// The gateways that follow control, or did and may still serve.
+pub const GATEWAYS: &str = "/v1/gateways";
+/// One that is gone for good: it is waited for and named no more (DELETE).
+pub const GATEWAY: &str = "/v1/gateways/{key}";
 /// The groups of the users and bindings that the caller sees.
 pub const GROUPS: &str = "/v1/groups";
 /// When the tokens that the caller sees were last used.
@@ -310,6 +314,27 @@ impl Served for Role {
 
 impl Served for Binding {
     type Create = CreateBinding;
+}
+
+/// The gateways that control knows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gateways {
+    pub items: Vec<GatewayStatus>,
+    /// The newest that gateways can serve from.
+    pub revision: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayStatus {
+    pub name: String,
+    /// That it serves from, as far as control knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// For how many seconds it has not followed; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_s: Option<u64>,
 }
 
 /// Who renews a login. The same program that asks again within a minute, because the answer was lost, gets the same.

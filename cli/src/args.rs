@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Directories that users come from.
     #[command(subcommand)]
     Provider(Provider),
+    /// Gateways: those that follow control, and forgetting one that is gone for good.
+    #[command(subcommand)]
+    Gateway(Gateway),
     /// Who holds which role, where.
     #[command(subcommand)]
     Binding(Binding),
@@ -105,6 +108,15 @@ pub(crate) struct Up {
     /// Host name at which browsers find the console, and nothing else.
     #[arg(long, default_value = "console.localhost", value_name = "HOST")]
     pub console_host: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Gateway {
+    List,
+    /// Wait for a gateway no more that is gone for good, and name it in no warning.
+    Delete {
+        name: String,
+    },
 }
 
 #[derive(Args)]

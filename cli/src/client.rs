@@ -7,10 +7,10 @@ use anyhow::{Context, anyhow, bail};
 use drover_api::kinds::{Kind, Object, Provider, Token, User};
 use drover_api::rest::{
     CLIENT_ID, CODE_GRANT, ChangePassword, ChangeSecret, Created, DEVICE_AUTHORIZATION, DEVICE_GRANT,
-    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, DroverStatus, GROUPS, Group, Groups, JWT,
-    JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS, PROVIDER_SECRET, Principals,
-    REFRESH_USER, RENEWAL, RenewLogin, Revoked, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, TokenUses,
-    USER_TOKENS,
+    DEVICE_TOKEN, DeviceAuthorization, DeviceError, DeviceToken, DroverStatus, GATEWAY, GATEWAYS, GROUPS,
+    GatewayStatus, Gateways, Group, Groups, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX,
+    PRINCIPALS, PROVIDER_SECRET, Principals, REFRESH_USER, RENEWAL, RenewLogin, Revoked, SELF, STATUS,
+    Served, TEST_PROVIDER, TOKEN_USES, TokenUses, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -111,6 +111,14 @@ impl Client {
     pub(crate) fn groups(&self) -> anyhow::Result<Vec<Group>> {
         let groups: Groups = self.send("GET", GROUPS, None::<&()>)?;
         Ok(groups.items)
+    }
+
+    pub(crate) fn gateways(&self) -> anyhow::Result<Gateways> {
+        self.send("GET", GATEWAYS, None::<&()>)
+    }
+
+    pub(crate) fn forget_gateway(&self, name: &str) -> anyhow::Result<GatewayStatus> {
+        self.send("DELETE", &GATEWAY.replace("{key}", &encoded(name)), None::<&()>)
     }
 
     pub(crate) fn status(&self) -> anyhow::Result<DroverStatus> {

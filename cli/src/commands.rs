@@ -14,6 +14,7 @@ mod binding;
 mod ci;
 mod cluster;
 mod credential;
+mod gateway;
 mod group;
 mod kubeconfig;
 mod login;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             kubeconfig::run(&logged_in(kept()?)?.config, config.as_deref(), command)
         }
         Command::Token(command) => token::run(&client()?, command, output),
+        Command::Gateway(command) => gateway::run(&client()?, command, output),
         Command::Group(command) => group::run(&client()?, command, output),
         Command::User(command) => user::run(&client()?, command, output),
         Command::Provider(command) => provider::run(&client()?, command, output),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use drover_api::rest::GatewayStatus;
 use drover_api::snapshot::FORMAT;
 use drover_api::snapshot::delta::Delta;
 use drover_api::sync::{CHUNK_BYTES, FromControl, FromGateway, MESSAGE_BYTES_MAX};
@@ -29,6 +30,8 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long after its call a gateway is expected to call again: it tries every few seconds.
 const EXPECTED_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// How long a change waits for one that is gone: it may be on its way back, and all who change anything wait.
+const GONE_AWAITED_FOR: Duration = Duration::from_secs(1);
 /// How often gateways that can serve no more are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest delta, in bytes: a message has something around it.
@@ -91,14 +94,40 @@ impl Gateways {
         let mut receiver = self.applied.subscribe();
         // One that is gone is waited for only while it may be on its way back.
         let is_awaited = |applied: &Applied| !applied.is_gone_for(EXPECTED_BACK_WITHIN);
-        let reached =
-            receiver.wait_for(|all| !all.values().any(|applied| is_awaited(applied) && is_late(applied)));
+        let all_reached = async {
+            drop(receiver.wait_for(|all| !all.values().any(|one| is_awaited(one) && is_late(one))).await);
+        };
         // Past the deadline, who is late is named all the same.
-        drop(timeout(deadline, reached).await);
+        if timeout(GONE_AWAITED_FOR.min(deadline), all_reached).await.is_err() {
+            let here = |applied: &Applied| applied.gone.is_none();
+            let reached = receiver.wait_for(|all| !all.values().any(|one| here(one) && is_late(one)));
+            drop(timeout(deadline.saturating_sub(GONE_AWAITED_FOR), reached).await);
+        }
         let all = self.applied.borrow();
         let may_serve = |applied: &Applied| !applied.is_gone_for(self.max_staleness);
         let late = all.iter().filter(|(_, applied)| is_late(applied) && may_serve(applied));
         late.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Those that follow, or did and are not forgotten.
+    pub fn list(&self) -> Vec<GatewayStatus> {
+        let gone_s = |applied: &Applied| applied.gone.map(|gone| gone.elapsed().as_secs());
+        let status = |(name, applied): (&String, &Applied)| GatewayStatus {
+            name: name.clone(),
+            revision: applied.revision,
+            gone_s: gone_s(applied),
+        };
+        self.applied.borrow().iter().map(status).collect()
+    }
+
+    /// Forgets a gateway that somebody says is gone for good; whether it follows no more.
+    pub async fn forget_gone(&self, name: &str) -> Result<bool, ObjectsError> {
+        let is_gone = |applied: &Applied| applied.gone.is_some();
+        if !self.applied.borrow().get(name).is_some_and(is_gone) {
+            return Ok(false);
+        }
+        self.forget_one(name, is_gone).await?;
+        Ok(!self.applied.borrow().contains_key(name))
     }
 
     /// Forgets, until cancelled, the gateways that are gone for so long that they serve no more.

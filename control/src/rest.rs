@@ -14,8 +14,9 @@ use axum::{Json, Router};
 use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
 use drover_api::openapi;
 use drover_api::rest::{
-    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GROUPS, JWT, LOGIN, List, PASSWORD, PREFIX, PRINCIPALS,
-    PROVIDER_SECRET, REFRESH_USER, RENEWAL, SELF, STATUS, Served, TEST_PROVIDER, TOKEN_USES, USER_TOKENS,
+    Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GATEWAY, GATEWAYS, GROUPS, JWT, LOGIN, List, PASSWORD,
+    PREFIX, PRINCIPALS, PROVIDER_SECRET, REFRESH_USER, RENEWAL, SELF, STATUS, Served, TEST_PROVIDER,
+    TOKEN_USES, USER_TOKENS,
 };
 use drover_api::status::Status;
 use serde::Serialize;
@@ -28,6 +29,7 @@ use crate::store::{Expected, Revision, StoreError};
 mod access;
 pub(crate) mod caller;
 mod device;
+mod gateways;
 mod groups;
 mod jwt;
 pub(crate) mod login;
@@ -105,6 +107,8 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(PASSWORD, post(password::change))
         .route(GROUPS, get(groups::list))
         .route(STATUS, get(status::read))
+        .route(GATEWAYS, get(gateways::list))
+        .route(GATEWAY, delete_method(gateways::forget))
         .route(TOKEN_USES, get(tokens::uses))
         .route(USER_TOKENS, delete_method(tokens::revoke_all))
         .route(TEST_PROVIDER, post(providers::test))

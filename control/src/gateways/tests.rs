@@ -177,3 +177,34 @@ async fn gateways_of_before_a_restart_are_named_until_they_follow() {
     .unwrap();
     assert_eq!(again.wait_applied(1, Duration::from_millis(1)).await, ["g"]);
 }
+
+#[tokio::test]
+async fn regression_a_gateway_that_is_gone_for_good_is_forgotten_by_a_word_and_costs_little_until_then() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", drover_api::kinds::Domain::Global)]).await;
+    let owner = served.user("owner", &[("cluster-owner", drover_api::kinds::Domain::Global)]).await;
+    let mut wire = call(&served, gateway("g"), None).await.unwrap();
+    let whole = wire.whole().await;
+    wire.applied(whole.revision).await;
+    let gateways = served.control.gateways.clone();
+    let follows =
+        async || served.ask(&admin, "GET", "/v1/gateways", None).await.1["items"][0]["gone_s"].is_null();
+    assert!(follows().await);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/gateways/g", None).await.0, 409);
+    drop(wire);
+    while follows().await {
+        tokio::task::yield_now().await;
+    }
+    let revision = change(&served, "three").await;
+    // With the clock stopped, what is waited for is what there is a limit for.
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    assert_eq!(gateways.wait_applied(revision, DEADLINE).await, ["g"]);
+    assert!(begin.elapsed() <= GONE_AWAITED_FOR * 2, "{:?}", begin.elapsed());
+    tokio::time::resume();
+    assert_eq!(served.ask(&owner, "DELETE", "/v1/gateways/g", None).await.0, 403);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/gateways/g", None).await.0, 200);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/gateways/g", None).await.0, 404);
+    assert_eq!(gateways.wait_applied(revision, DEADLINE).await, Vec::<String>::new());
+    assert!(served.control.objects.list::<kept::Gateway>().await.unwrap().is_empty());
+}

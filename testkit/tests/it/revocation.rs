@@ -71,6 +71,13 @@ impl Api {
     }
 }
 
+/// The token of the administrator's login: a gateway is let in by no other.
+async fn login(installed: &Installed) -> String {
+    let said = installed.says(&["credential"]).await.unwrap();
+    let credential: Value = serde_json::from_str(&said).unwrap();
+    credential["status"]["token"].as_str().unwrap().to_owned()
+}
+
 /// A watch at a gateway that has begun.
 async fn watch(client: &Client, token: &str) -> impl Future<Output = ()> {
     let mut stream = client.connect().await.unwrap();
@@ -117,7 +124,7 @@ async fn what_is_taken_away_is_gone_within_a_second_at_every_gateway() {
     let installed = installed("revocation").await;
     installed.says(&["cluster", "create", CLUSTER]).await.unwrap();
     installed.says(&["user", "create", "zoe"]).await.unwrap();
-    let token = installed.says(&["token", "create"]).await.unwrap().trim().to_owned();
+    let token = login(&installed).await;
     let Installed { installation, up: _up, admin } = installed;
     let api = Api { client: installation.client().unwrap(), token };
     let drawn = registration(&api, "gateway-2").await;
@@ -191,7 +198,7 @@ async fn what_is_taken_away_is_gone_within_a_second_at_every_gateway() {
 async fn a_gateway_that_is_cut_off_serves_for_as_long_as_was_said_and_then_nobody() {
     let installed = installed("revocation-cut").await;
     installed.says(&["cluster", "create", CLUSTER]).await.unwrap();
-    let token = installed.says(&["token", "create"]).await.unwrap().trim().to_owned();
+    let token = login(&installed).await;
     let api = Api { client: installed.installation.client().unwrap(), token };
     let drawn = registration(&api, "gateway-3").await;
     let Installed { installation, up, .. } = installed;
