@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use drover_daemon::client::counted_as;
+use sha2::{Digest, Sha256};
 
 /// Failures within a window, after which there is a wait for the window's end.
 const OF_NAME_AND_CLIENT: u32 = 10;
@@ -30,12 +31,15 @@ struct Counts {
     forgot: Option<Instant>,
 }
 
+/// SHA-256 of a name: whoever tries long ones takes no more memory by it.
+type Name = [u8; 32];
+
 /// Whose failures are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Counted {
-    Both(String, Option<IpAddr>),
+    Both(Name, Option<IpAddr>),
     Client(Option<IpAddr>),
-    Name(String),
+    Name(Name),
 }
 
 struct Count {
@@ -46,20 +50,20 @@ struct Count {
 /// Who tries to be whom. Who came past the gateways is of no client.
 #[derive(Clone, Debug)]
 pub(crate) struct Try {
-    name: String,
+    name: Name,
     client: Option<IpAddr>,
 }
 
 impl Try {
     pub(crate) fn new(name: &str, client: Option<IpAddr>) -> Self {
-        Self { name: name.to_owned(), client: client.map(counted_as) }
+        Self { name: Sha256::digest(name).into(), client: client.map(counted_as) }
     }
 
     fn counted(&self) -> [(Counted, u32); 3] {
         [
-            (Counted::Both(self.name.clone(), self.client), OF_NAME_AND_CLIENT),
+            (Counted::Both(self.name, self.client), OF_NAME_AND_CLIENT),
             (Counted::Client(self.client), OF_CLIENT),
-            (Counted::Name(self.name.clone()), OF_NAME),
+            (Counted::Name(self.name), OF_NAME),
         ]
     }
 }

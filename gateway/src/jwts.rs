@@ -81,7 +81,8 @@ impl Jwts {
             return Err(Refusal::Jwt(refused));
         }
         if client.is_some_and(|client| self.has_failed_often(client)) {
-            return Err(Refusal::Jwt(JwtRefused::Unanswered));
+            let message = "too many JWTs from this address were refused within a minute: try again later";
+            return Err(Refusal::Jwt(JwtRefused::Full(message.to_owned())));
         }
         let asking = Asking { all: &self.asking, hash, cell: self.asking.entry(hash).or_default().clone() };
         let login = asking.cell.get_or_init(async || {

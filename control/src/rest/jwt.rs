@@ -46,7 +46,8 @@ pub(super) async fn log_in(
     let presented =
         presented.map_err(|_| Refused::unauthorized("it is no JWT in the compact form (RFC 7515)"))?;
     // Of this one JWT: a flood of others makes nobody but its own client wait.
-    let who = Try::new(presented.id.as_str(), client);
+    // By the whole of it: forged ones of the same claims make nobody else's wait.
+    let who = Try::new(&jwt, client);
     wait(&control, presented.id.as_str(), &who)?;
     let known = match known(&control, &jwt, SystemTime::now()).await {
         Ok(known) => known,

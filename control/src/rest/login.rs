@@ -11,6 +11,7 @@ use axum::response::Response;
 use drover_api::kinds::{self, Provider, Token, User};
 use drover_api::rest::{self, Created, Login};
 use drover_api::status::Status;
+use drover_api::texts::USER_NAME_BYTES_MAX;
 use tokio::sync::Semaphore;
 use tracing::info;
 
@@ -46,6 +47,14 @@ pub(crate) async fn log_in(
     client: Client,
 ) -> Result<Created<Token>, Refused> {
     let Login { provider, name, password } = login;
+    // Before anything is counted, logged or asked by it.
+    let longest = name.len().max(provider.as_ref().map_or(0, String::len));
+    if longest > USER_NAME_BYTES_MAX {
+        return Err(Refused::of(Status::invalid(
+            "name",
+            format!("is too long: {USER_NAME_BYTES_MAX} bytes at most"),
+        )));
+    }
     match provider.as_deref() {
         None | Some(LOCAL) => local(control, name, password, client).await,
         Some(provider) => through(control, provider, name, password, client).await,

@@ -379,6 +379,19 @@ async fn a_login_gives_a_token_and_too_many_failures_a_wait() {
 }
 
 #[tokio::test]
+async fn regression_a_name_of_any_length_is_refused_before_it_is_counted_or_logged() {
+    let served = served().await;
+    let long = "x".repeat(drover_api::texts::USER_NAME_BYTES_MAX + 1);
+    for login in
+        [json!({ "name": long, "password": "p" }), json!({ "name": "p", "provider": long, "password": "p" })]
+    {
+        let (code, refused) = served.ask("", "POST", "/v1/login", Some(login)).await;
+        assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("name")), "{refused}");
+        assert!(refused.to_string().len() < 1024, "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn bad_input_is_answered_with_the_field_that_is_wrong() {
     let served = served().await;
     let admin = served.user("admin", &[("admin", Domain::Global)]).await;
