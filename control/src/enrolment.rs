@@ -73,7 +73,7 @@ impl Enrolment {
         Ok(Answer { certificate, ca, mac })
     }
 
-    /// A process whose cluster was deleted is shut out by this.
+    /// A process whose cluster was deleted gets no next certificate; the one that it has lasts until its end.
     async fn expect(&self, process: &Process) -> Result<(), EnrolmentRefused> {
         let Process::Agent(id) = process else { return Ok(()) };
         let clusters = self.objects.list::<Cluster>().await?;

@@ -247,7 +247,8 @@ impl Objects {
         record.map(|record| self.read(record)).transpose()
     }
 
-    /// In the order of their keys, without their secrets, and without those that cannot be read: they are set aside.
+    /// In the order of their keys, without their secrets, and without those that cannot be read: of what gateways
+    /// get, they are set aside.
     pub async fn list<K: Kept>(&self) -> Result<Vec<Object<K>>, ObjectsError> {
         let records = self.store.list(K::KIND).await?.into_iter();
         let readable = |record| {

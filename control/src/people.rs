@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use drover_api::kinds::{Access, Object, Provider, Token, User};
+use drover_api::kinds::{Access, Object, Provider, Token, TokenKind, User};
 use drover_api::snapshot::USER_GROUPS_MAX;
 use drover_api::texts::{self, DisplayName};
 use drover_api::token::{self, TokenId};
@@ -10,7 +10,7 @@ use drover_policy::Principal;
 use jiff::Timestamp;
 use tracing::info;
 
-use crate::objects::{Grant, GrantSecret, Objects, ObjectsError, UserName};
+use crate::objects::{Grant, GrantSecret, Objects, ObjectsError, RevokedJwt, UserName};
 use crate::providers::Person;
 use crate::routes::Control;
 use crate::store::Revision;
@@ -69,7 +69,7 @@ pub(crate) async fn admit(
         return Err(NotTaken::TooManyGroups(person.login.clone()));
     }
     let principal = principal(&provider.name, &person.id);
-    // What cannot be one would be held back, with every change after it, when it is published.
+    // It would be refused as unsound: here it is said in the directory's words.
     if let Some(unsound) =
         [&principal].into_iter().chain(&groups).find(|text| Principal::parse(text).is_err())
     {
@@ -125,6 +125,14 @@ pub(crate) async fn was_deleted_since(
     Ok(gone.iter().any(|gone| gone.metadata.revision > since && gone.spec.principal == principal))
 }
 
+/// Of a JWT it stays known that it was revoked.
+pub(crate) async fn keep_revoked(control: &Control, token: &Token) -> Result<(), ObjectsError> {
+    if token.kind == TokenKind::Jwt {
+        control.objects.put(&RevokedJwt::of(token), None).await?;
+    }
+    Ok(())
+}
+
 /// Ends tokens for good: JWTs among them stay refused for as long as they would hold. Whoever calls it holds the lock
 /// of all writes.
 pub(crate) async fn revoke_tokens(
@@ -133,7 +141,7 @@ pub(crate) async fn revoke_tokens(
 ) -> Result<Vec<TokenId>, ObjectsError> {
     let jwts = control.snapshots.state().jwts(&is_meant);
     for jwt in &jwts {
-        control.objects.put(jwt, None).await?;
+        keep_revoked(control, jwt).await?;
     }
     end_tokens(control, is_meant).await
 }

@@ -20,6 +20,7 @@ use drover_api::rest::{
 };
 use drover_api::status::Status;
 use serde::Serialize;
+use tracing::info;
 
 use crate::objects::{Kept, ObjectsError, Stored};
 use crate::placed::{Place, Placed};
@@ -90,6 +91,14 @@ trait Writes: Served + Kept + Placed {
         _control: &Control,
         _caller: &Caller,
         _object: &Self,
+    ) -> impl Future<Output = Result<(), Refused>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// What is remembered of an object that cannot be read, where it is remembered of others.
+    fn before_delete_unread(
+        _control: &Control,
+        _key: &str,
     ) -> impl Future<Output = Result<(), Refused>> + Send {
         std::future::ready(Ok(()))
     }
@@ -225,7 +234,10 @@ async fn delete<K: Writes>(
         {
             // It says neither where it is nor whose it is.
             caller.may(&control, "DELETE", K::PLURAL, Some(&key), &Place::Drover)?;
+            caller.must_administer_for_good(&control)?;
+            K::before_delete_unread(&control, &key).await?;
             let revision = control.objects.delete_unread::<K>(&key).await?;
+            info!(user = caller.user.spec.name, kind = K::KIND, key, "deleted unread");
             drop(writing);
             return Ok(applied(&control, revision, StatusCode::OK, serde_json::json!({})).await);
         }

@@ -22,7 +22,7 @@ pub(crate) async fn run(control: Arc<Control>, cancelled: CancellationToken) {
         // By the first interval's end gateways have told what was used meanwhile.
         match sweep(&control, Timestamp::now()).await {
             Ok(0) => {}
-            Ok(swept) => info!(swept, "expired tokens deleted"),
+            Ok(swept) => info!(swept, "what has ended is deleted"),
             Err(error) => warn!(%error, "failed to delete expired tokens"),
         }
     }
@@ -54,8 +54,9 @@ async fn tokens(
     for token in control.objects.list::<Token>().await? {
         if has_ended(&token) {
             let _writing = control.begin_write().await?;
-            // Another's sweep may have taken it along.
-            if control.objects.get::<Token>(token.spec.id.as_str()).await?.is_some() {
+            // As it is now: another's end may have taken it along, or its renewal changed it.
+            let now = control.objects.get::<Token>(token.spec.id.as_str()).await?.map(|now| now.object);
+            if let Some(token) = now.filter(|now| has_ended(now)) {
                 renewal::end_others(control, &Token { session: None, ..token.spec.clone() }).await?;
                 control.objects.delete::<Token>(token.spec.id.as_str(), token.metadata.revision).await?;
                 swept += 1;
@@ -73,7 +74,7 @@ async fn expired<K: Kept>(
     for object in control.objects.list::<K>().await? {
         if has_ended(&object) {
             // One at a time: nobody's write waits for all of them.
-            let _writes = control.writes.lock().await;
+            let _writing = control.begin_write().await?;
             control.objects.delete::<K>(object.spec.key(), object.metadata.revision).await?;
             swept += 1;
         }

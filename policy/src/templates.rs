@@ -121,14 +121,22 @@ const TEMPLATES: [Template; 9] = [
     Template { name: "user", inherits: &[], rules: Vec::new },
 ];
 
-/// Comes with every other role, and needs no group of its own: Kubernetes gives it to all who are authenticated.
+/// Comes with every other role that allows anything, and needs no group of its own: Kubernetes gives it to all who are authenticated.
 const DISCOVERY: &str = "discovery";
 /// The global administrator owns every cluster.
 const ADMIN: &str = "admin";
 
+/// Own roles of these names would have the groups of the templates for projects.
+pub const OF_PROJECTS: [&str; 3] = ["member", "owner", "viewer"];
+
 /// Every built-in role.
 pub fn all() -> Vec<Role> {
     TEMPLATES.iter().map(role).collect()
+}
+
+/// Whether a name is a built-in role's.
+pub fn is_one(name: &str) -> bool {
+    TEMPLATES.iter().any(|template| template.name == name)
 }
 
 /// The built-in roles that clusters know as ClusterRoles, with all that they inherit written out.
@@ -147,8 +155,7 @@ pub(crate) fn discovery() -> RoleName {
 pub fn role_group(role: &RoleName, project: Option<&ProjectId>) -> Option<Arc<str>> {
     match (role.as_str(), project) {
         (DISCOVERY, _) => None,
-        // Own roles of these names would have the groups of the templates for projects.
-        ("member" | "owner" | "viewer", Some(_)) => None,
+        (role, Some(_)) if OF_PROJECTS.contains(&role) => None,
         (ADMIN, _) => Some("drover:cluster-owner".into()),
         (role, None) => Some(format!("drover:{role}").into()),
         (role, Some(project)) => {

@@ -3,6 +3,7 @@
 use drover_policy::{ClusterId, Principal};
 
 use super::problems::{At, Field, Problems, Unsound};
+use super::sift::SET_ASIDE_ROLE;
 use super::{check, rules};
 use crate::kinds::{Binding, Cluster, Role, Token, User};
 
@@ -37,6 +38,9 @@ impl Alone for Cluster {
 impl Alone for Role {
     fn check_alone(&self) -> Result<(), Unsound> {
         alone(Field::Roles, |at, problems| {
+            if self.name == SET_ASIDE_ROLE {
+                problems.add(at, "name", "is kept for what is set aside");
+            }
             if let Some(role) = problems.keep(at, "", rules::role(self))
                 && let Some(problem) = role.problem()
             {

@@ -137,9 +137,9 @@ pub fn put_in(document: &mut Document, stand_ins: impl IntoIterator<Item = Stand
                 document.roles.push(role);
             }
             StandIn::Binding(binding) => {
-                if !document.roles.iter().any(|role| role.name == SET_ASIDE_ROLE) {
-                    document.roles.push(denying_role(SET_ASIDE_ROLE));
-                }
+                // Whatever the store has under that name gives nothing.
+                document.roles.retain(|role| role.name != SET_ASIDE_ROLE);
+                document.roles.push(denying_role(SET_ASIDE_ROLE));
                 document.bindings.push(binding);
             }
         }
@@ -147,7 +147,7 @@ pub fn put_in(document: &mut Document, stand_ins: impl IntoIterator<Item = Stand
 }
 
 fn is_template(name: &str) -> bool {
-    drover_policy::templates::all().iter().any(|template| template.name.as_str() == name)
+    drover_policy::templates::is_one(name)
 }
 
 /// A role that denies everything.

@@ -9,10 +9,12 @@ use crate::output::{Columns, print};
 const COLUMNS: Columns<SetAside> = (&["KIND", "NAME", "PROBLEM"], row);
 
 pub(super) fn run(client: &Client, output: Output) -> anyhow::Result<()> {
-    let DroverStatus { set_aside, set_aside_total } = client.status()?;
+    let status = client.status()?;
     if output != Output::Table {
-        return print(output, &set_aside, COLUMNS);
+        let all: Columns<DroverStatus> = (&[], |_| Vec::new());
+        return print(output, &[status], all);
     }
+    let DroverStatus { set_aside, set_aside_total } = status;
     if set_aside.is_empty() {
         println!("Every object is in force as it was written.");
         return Ok(());
@@ -20,7 +22,8 @@ pub(super) fn run(client: &Client, output: Output) -> anyhow::Result<()> {
     print(output, &set_aside, COLUMNS)?;
     println!();
     println!(
-        "{set_aside_total} in all are set aside, and give nobody anything: change them, or delete them."
+        "{set_aside_total} in all are set aside: they give nobody anything, and deny everything to those for whom a role or a \
+         binding was. Change them, or delete them."
     );
     Ok(())
 }

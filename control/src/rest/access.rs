@@ -17,9 +17,6 @@ use crate::objects::Stored;
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
 
-/// Names that would stand for something else: a template's group in a project, or what is set aside.
-const RESERVED_ROLES: [&str; 4] = ["member", "owner", "viewer", SET_ASIDE_ROLE];
-
 impl Writes for Binding {
     async fn create(
         control: &Control,
@@ -36,7 +33,7 @@ impl Writes for Binding {
         Ok(Created { object: control.objects.create(&binding, None).await?, secret: None })
     }
 
-    /// As a deletion and a creation: of where it was, and of where it will be.
+    /// Where it was, and where it will be.
     async fn replace(
         control: &Control,
         caller: &Caller,
@@ -89,7 +86,7 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
             field("domain.project.project", ProjectId::parse(project))?,
         ),
     };
-    let known = policy::templates::all().iter().any(|template| template.name == role)
+    let known = policy::templates::is_one(role.as_str())
         || control.objects.get::<Role>(role.as_str()).await?.is_some();
     if !known {
         return Err(Refused::of(Status::invalid("role", format!("there is no role {:?}", binding.role))));
@@ -108,7 +105,8 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
     Ok(())
 }
 
-/// What decides for others than whom it is for: where a role denies, or holds everywhere.
+/// What takes more than the right to bind in a place: a role that denies takes that of Drover itself, and a place that is
+/// everywhere a login of now.
 fn check_reach(control: &Control, caller: &Caller, method: &str, binding: &Binding) -> Result<(), Refused> {
     let denies =
         RoleName::parse(&binding.role).is_ok_and(|role| control.snapshots.authorizer().denies(&role));
@@ -154,7 +152,7 @@ impl Writes for Role {
 /// Sound by itself and beside the others, and no more than its author holds everywhere.
 async fn check_role(control: &Control, caller: &Caller, role: &Role) -> Result<(), Refused> {
     check_name("name", &role.name)?;
-    if RESERVED_ROLES.contains(&role.name.as_str()) {
+    if policy::templates::OF_PROJECTS.contains(&role.name.as_str()) || role.name == SET_ASIDE_ROLE {
         return Err(Refused::of(Status::invalid("name", "is kept by Drover: choose another")));
     }
     let mut document = control.snapshots.rules();

@@ -125,12 +125,12 @@ impl Caller {
         Err(Refused::of(Status::failure(403, "Forbidden", message)))
     }
 
-    /// Refuses what anybody could be made by, to all but who holds everything.
-    pub(crate) fn must_hold_everything(&self, control: &Control) -> Result<(), Refused> {
+    /// Refuses what anybody could be made by, to all but Drover's administrators, and to those for whom that ends.
+    pub(crate) fn must_administer_for_good(&self, control: &Control) -> Result<(), Refused> {
         if control.snapshots.authorizer().administers(&self.subject, self.now) == Some(None) {
             return Ok(());
         }
-        let message = "by this one could come to act as anybody, so it takes an administrator of Drover's";
+        let message = "by this one could come to act as anybody, so it takes an administrator of Drover's: admin, bound globally and without an end";
         Err(Refused::of(Status::failure(403, "Forbidden", message)))
     }
 

@@ -98,7 +98,7 @@ pub(super) async fn change(
     };
     drop(writing);
     caller.wrote("password changed", &object.spec);
-    let revision = *control.objects.store().revision().borrow();
+    let revision = control.written();
     Ok(applied(&control, revision, StatusCode::OK, Created { object, secret: drawn }).await)
 }
 

@@ -117,7 +117,7 @@ impl Writes for Provider {
 /// Whoever says where users come from says who everybody is.
 fn must_own_all(control: &Control, caller: &Caller) -> Result<(), Refused> {
     caller.must_have_just_logged_in()?;
-    caller.must_hold_everything(control)
+    caller.must_administer_for_good(control)
 }
 
 /// Ends what an issuer's JWTs may do: those that hold by what it is next are known again from their next use on.

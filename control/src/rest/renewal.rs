@@ -41,7 +41,7 @@ pub(super) async fn renew(
     let (caller, writing) = caller.begin_write(&control).await?;
     let made = next(&control, &caller, program.as_ref()).await?;
     drop(writing);
-    info!(user = caller.user.spec.name, token = %made.object.spec.id, of = %caller.token.spec.id, "login renewed");
+    info!(user = caller.user.spec.name, token = %made.object.spec.id, of = %caller.token.spec.id, "a login's next token is given out");
     Ok(applied(&control, made.object.metadata.revision, StatusCode::CREATED, made).await)
 }
 

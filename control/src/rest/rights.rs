@@ -102,6 +102,7 @@ async fn what_lets_one_act_as_others_takes_a_login_of_the_last_minutes() {
     let binding = json!({ "principal": "local:group/g", "role": "cluster-viewer", "domain": "global" });
     for (path, body) in [
         ("/v1/users/zoe/password", json!({ "password": "another horse" })),
+        ("/v1/users", json!({ "name": "eve", "password": "another horse" })),
         ("/v1/tokens", json!({ "kind": "bot", "scope": "all", "lifetime_s": 60, "user": "zoe" })),
         ("/v1/registrationtokens", json!({ "process": "gateway/g-2" })),
         ("/v1/rolebindings", binding),
@@ -110,6 +111,10 @@ async fn what_lets_one_act_as_others_takes_a_login_of_the_last_minutes() {
             let (code, refused) = served.ask(of_long_ago, "POST", path, Some(body.clone())).await;
             assert_eq!((code, &refused["reason"]), (403, &json!("LoginRequired")), "{path}");
         }
+        assert_eq!(
+            change_user(&served, &bot, "zoe", |spec| spec["groups"] = json!(["local:group/x"])).await,
+            403
+        );
         let now = tokens::log_in(control, &root, None, SystemTime::now()).await.ok().unwrap().secret.unwrap();
         let (code, answer) = served.ask(&now, "POST", path, Some(body)).await;
         assert!(code < 300, "{path}: {answer}");

@@ -194,3 +194,34 @@ async fn regression_no_name_for_people_freezes_what_is_published() {
     let names: Vec<_> = served.control.snapshots.document().users.into_iter().map(|user| user.name).collect();
     assert_eq!(names, ["root", "u0", "u1", "u2", "u3"]);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_deleted_by_administrators_and_remembered_as_others_are() {
+    use drover_api::kinds::{Domain, Kind, User};
+
+    use crate::store::{Expected, Value};
+    let served = served().await;
+    let admin = served.user("root", &[("admin", Domain::Global)]).await;
+    let value = Value { format: 1, spec: b"{}".to_vec(), secret: None };
+    served.control.objects.store().put(User::KIND, "zoe", value, Expected::Absent).await.unwrap();
+    drop(served.control.begin_write().await.unwrap());
+    let (code, status) = served.ask(&admin, "GET", "/v1/status", None).await;
+    assert_eq!(
+        (code, &status["set_aside"][0]["key"], &status["set_aside_total"]),
+        (200, &json!("zoe"), &json!(1))
+    );
+    // The others are there as ever.
+    assert_eq!(served.ask(&admin, "GET", "/v1/users", None).await.1["items"].as_array().unwrap().len(), 1);
+    let owner = served.user("owner", &[("cluster-owner", Domain::Global)]).await;
+    assert_eq!(served.ask(&owner, "GET", "/v1/status", None).await.0, 403);
+    assert_eq!(served.ask(&owner, "DELETE", "/v1/users/zoe", None).await.0, 403);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/users/zoe", None).await.0, 200);
+    let (_, status) = served.ask(&admin, "GET", "/v1/status", None).await;
+    assert_eq!(status, json!({ "set_aside": [], "set_aside_total": 0 }));
+    let again = json!({ "name": "zoe", "password": "correct horse" });
+    assert_eq!(
+        served.ask(&admin, "POST", "/v1/users", Some(again)).await.0,
+        409,
+        "a name is not given twice"
+    );
+}

@@ -10,13 +10,13 @@ use axum::response::Response;
 use drover_api::kinds::{Kind, Session, Token, TokenKind, TokenScope, User};
 use drover_api::rest::{CreateToken, Created, Revoked, TokenUses};
 use drover_api::status::Status;
-use drover_api::token::{self, Generated, Secret};
+use drover_api::token::{self, Generated, Secret, TokenId};
 use jiff::Timestamp;
 
 use super::caller::{Caller, subject};
 use super::{Writes, applied, field, renewal, seen};
 use crate::objects::{ObjectsError, RevokedJwt};
-use crate::people::revoke_tokens;
+use crate::people::{keep_revoked, revoke_tokens};
 use crate::placed::Place;
 use crate::routes::{Control, Logins, Refused};
 
@@ -186,13 +186,20 @@ impl Writes for Token {
     async fn before_delete(control: &Control, _caller: &Caller, token: &Self) -> Result<(), Refused> {
         Ok(before_revoking(control, token).await?)
     }
+
+    /// It may be a JWT's, which holds by its own word for nobody knows how long.
+    async fn before_delete_unread(control: &Control, key: &str) -> Result<(), Refused> {
+        if let Ok(id) = TokenId::try_from(key.to_owned()) {
+            let ends_at = field("id", seconds(SystemTime::now() + Duration::from_secs(365 * DAY)))?;
+            control.objects.put(&RevokedJwt { id, ends_at }, None).await?;
+        }
+        Ok(())
+    }
 }
 
 /// What goes with a token that is revoked, and what remembers that it was. Whoever calls it holds the lock of all writes.
 pub(crate) async fn before_revoking(control: &Control, token: &Token) -> Result<(), ObjectsError> {
-    if token.kind == TokenKind::Jwt {
-        control.objects.put(&RevokedJwt::of(token), None).await?;
-    }
+    keep_revoked(control, token).await?;
     renewal::end_others(control, token).await
 }
 
@@ -225,6 +232,6 @@ pub(super) async fn revoke_all(
     drop(writing);
     let tokens = ended.iter().map(ToString::to_string).collect();
     caller.wrote("all tokens revoked", &user);
-    let revision = *control.objects.store().revision().borrow();
+    let revision = control.written();
     Ok(applied(&control, revision, StatusCode::OK, Revoked { tokens }).await)
 }

@@ -37,7 +37,8 @@ impl Writes for User {
         let display_name = shown("display_name", display_name)?;
         let user = User { principal, name, display_name, groups, disabled: false };
         check(&user)?;
-        // In its groups the user holds what those do.
+        // Whoever makes one knows the password; in its groups the user holds what those do.
+        caller.must_have_just_logged_in()?;
         let user_subject = subject(&user).ok_or_else(|| unsound("spec.groups"))?;
         caller.must_hold_all_of(control, &user_subject)?;
         let kept = &control.objects;
@@ -94,7 +95,18 @@ impl Writes for User {
         }
         Ok(())
     }
+
+    async fn before_delete_unread(control: &Control, key: &str) -> Result<(), Refused> {
+        let gone = objects::UserName { name: key.to_owned(), principal: UNREAD.to_owned() };
+        if control.objects.get::<objects::UserName>(key).await?.is_none() {
+            control.objects.create(&gone, None).await?;
+        }
+        Ok(())
+    }
 }
+
+/// Of whom nothing but the name is known.
+const UNREAD: &str = "local:user/unread";
 
 /// Asks the user's directory now. Whoever it lets in no more is logged out.
 pub(super) async fn refresh(
@@ -108,7 +120,7 @@ pub(super) async fn refresh(
     refresh::refresh_one(&control, &user).await?;
     caller.wrote("refreshed", &user.spec);
     let object = seen::<User>(&control, &caller, &key).await?.object;
-    let revision = *control.objects.store().revision().borrow();
+    let revision = control.written();
     Ok(applied(&control, revision, StatusCode::OK, object).await)
 }
 
@@ -132,12 +144,13 @@ fn check_able(control: &Control, caller: &Caller, current: &User, next: &User) -
     let enabled = current.disabled && !next.disabled;
     let gained = after.principals().iter().any(|principal| !before.contains(principal));
     if enabled || gained {
+        caller.must_have_just_logged_in()?;
         caller.must_hold_all_of(control, &after)?;
     }
     let authorizer = control.snapshots.authorizer();
     let lost = before.iter().filter(|principal| !after.principals().contains(principal));
     if lost.into_iter().any(|principal| authorizer.is_denied_anything(principal)) {
-        caller.must_hold_everything(control)?;
+        caller.must_administer_for_good(control)?;
     }
     Ok(())
 }

@@ -102,8 +102,8 @@ impl Aside {
     /// Of what is set aside; empty where nothing is.
     pub(super) fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        for (kind, key) in self.0.keys() {
-            hash.update(format!("{kind}/{}/{key}", key.len()));
+        for ((kind, key), SetAside { stand_in, .. }) in &self.0 {
+            hash.update(format!("{kind}/{}/{key}/{stand_in:?}", key.len()));
         }
         if self.0.is_empty() { String::new() } else { format!("{:x}", hash.finalize()) }
     }

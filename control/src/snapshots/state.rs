@@ -15,7 +15,7 @@ use super::around::Around;
 use super::aside::{self, Aside};
 use super::index::Index;
 use super::signatures::Signatures;
-use crate::objects::{Kept, RevokedJwt, object};
+use crate::objects::{Kept, object};
 use crate::store::{Change, Revision};
 
 /// Deletions that are remembered for deltas.
@@ -201,10 +201,10 @@ impl State {
     }
 
     /// The JWTs among those that are meant.
-    pub(crate) fn jwts(&self, is_meant: impl Fn(&Token) -> bool) -> Vec<RevokedJwt> {
+    pub(crate) fn jwts(&self, is_meant: impl Fn(&Token) -> bool) -> Vec<Token> {
         let tokens = self.tokens.objects.values().filter_map(|(_, spec)| spec.as_ref());
         let jwts = tokens.filter(|token| token.kind == TokenKind::Jwt && is_meant(token));
-        jwts.map(RevokedJwt::of).collect()
+        jwts.cloned().collect()
     }
 
     pub(crate) fn has_made(&self, token: &TokenId) -> bool {

@@ -383,7 +383,10 @@ async fn tokens_that_change_in_place_leave_what_a_state_made_anew_has() {
         earlier.push(whole.clone());
         for then in &earlier {
             let mut then = then.clone();
-            let Some(delta) = snapshots.delta(then.revision, Some(then.issued_at)) else { continue };
+            let Some(delta) = snapshots.delta(then.revision, Some(then.issued_at)) else {
+                assert!(then.revision < snapshots.state().oldest, "{what}: only over what was set aside");
+                continue;
+            };
             then.apply(delta).unwrap();
             assert_eq!(in_order(then), in_order(whole.clone()), "{what}");
         }
