@@ -2,6 +2,7 @@
 
 mod binding;
 mod cluster;
+mod enrolment;
 mod provider;
 mod registration;
 mod role;
@@ -10,6 +11,7 @@ mod user;
 
 pub use binding::{Binding, Domain};
 pub use cluster::Cluster;
+pub use enrolment::{ENROLMENT_KEYS_MAX, Enrolment, Holder};
 pub use provider::{Access, Directory, Github, Jwt, JwtRule, Keys, Ldap, Oidc, Provider, Schema};
 pub use registration::{Process, ProcessMalformed, RegistrationToken};
 pub use role::{Effect, Role, Rule};

@@ -5,7 +5,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use crate::enrolment;
-use crate::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
+use crate::kinds::{
+    Binding, Cluster, Enrolment, Kind, Object, Provider, RegistrationToken, Role, Token, User,
+};
 use crate::rest::{
     Caller, ChangePassword, ChangeSecret, Created, DroverStatus, GATEWAY, GATEWAYS, GROUPS, GatewayStatus,
     Gateways, Groups, JWT, JwtLogin, JwtShown, LOGIN, List, Login, PASSWORD, PREFIX, PRINCIPALS,
@@ -85,6 +87,14 @@ pub fn describe() -> Value {
     let enrol =
         enrol.takes::<enrolment::Request>(&mut paths).gives::<enrolment::Answer>(&mut paths, 200).open();
     paths.add(enrolment::PATH, "post", enrol);
+    let enrolments =
+        Operation::new("listEnrolments", "Lists what the certificates of agents and gateways go back to.");
+    let enrolments = enrolments.gives::<List<Enrolment>>(&mut paths, 200);
+    paths.add(&format!("{PREFIX}/{}", Enrolment::PLURAL), "get", enrolments);
+    let end =
+        Operation::new("deleteEnrolment", "Ends a process: its certificates, its renewals and its sessions.");
+    let end = end.gives::<Object<Enrolment>>(&mut paths, 200).keyed();
+    paths.add(&format!("{PREFIX}/{}/{{key}}", Enrolment::PLURAL), "delete", end);
     paths.kind::<Binding>();
     paths.kind::<Cluster>();
     paths.kind::<Provider>();

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::{
-    Binding, Cluster, Domain, Kind, Object, Process, Provider, RegistrationToken, Role, Token, TokenKind,
-    TokenScope, User,
+    Binding, Cluster, Domain, Enrolment, Kind, Object, Process, Provider, RegistrationToken, Role, Token,
+    TokenKind, TokenScope, User,
 };
 use crate::token::TokenId;
 
@@ -306,6 +306,11 @@ impl Served for Cluster {
 
 impl Served for RegistrationToken {
     type Create = CreateRegistrationToken;
+}
+
+/// Made by enrolling alone.
+impl Served for Enrolment {
+    type Create = Enrolment;
 }
 
 impl Served for Role {

@@ -71,6 +71,9 @@ pub struct Document {
     pub assertions: Option<Assertions>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rosters: Vec<SignedRoster>,
+    /// Enrolments whose certificates are good; absent where nobody keeps them, and certificates alone decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolments: Option<BTreeSet<String>>,
 }
 
 /// A snapshot that was checked whole.
@@ -86,6 +89,7 @@ pub struct Snapshot {
     pub rules: Rules,
     pub assertions: Option<Assertions>,
     pub rosters: BTreeMap<ClusterId, Arc<SignedRoster>>,
+    pub enrolments: Option<BTreeSet<String>>,
 }
 
 #[derive(Clone, Debug)]

@@ -113,7 +113,7 @@ pub(crate) struct Up {
 #[derive(Subcommand)]
 pub(crate) enum Gateway {
     List,
-    /// Wait for a gateway no more that is gone for good, and name it in no warning.
+    /// End a gateway: its certificates, its renewals and what it follows by; and wait for it no more.
     Delete {
         name: String,
     },
@@ -147,6 +147,13 @@ pub(crate) enum Cluster {
         name: String,
     },
     List,
+    /// Show the agents that are enrolled, of one cluster or of all.
+    Agents {
+        name: Option<String>,
+        /// End one, by its id: its certificates, its renewals, its sessions, and its cluster's registration tokens.
+        #[arg(long, value_name = "ID", conflicts_with = "name")]
+        delete: Option<String>,
+    },
     /// Forget a cluster, with its bindings; the cluster itself is left as it is.
     Delete {
         name: String,

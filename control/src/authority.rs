@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use drover_api::enrolment::{CLOCK_SKEW_S, CONTROL_NAME, GATEWAY_NAME};
-use drover_api::kinds::{Kind, Process};
+use drover_api::kinds::{Holder, Kind, Process};
 use drover_api::signed::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
@@ -84,18 +84,23 @@ impl Authority {
         Ok(Self { issuer, pem: certificate, lifetime })
     }
 
+    /// Of the certificates of processes.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
     /// A certificate for a process with the key of its signing request, of which nothing else counts.
-    pub fn sign(&self, csr: &[u8], process: &Process, now: SystemTime) -> Result<String, CsrRefused> {
+    pub fn sign(&self, csr: &[u8], holder: &Holder, now: SystemTime) -> Result<String, CsrRefused> {
         let csr =
             CertificateSigningRequestParams::from_der(&csr.into()).map_err(|_| CsrRefused::Malformed)?;
         if *csr.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
             return Err(CsrRefused::KeyOfAnotherKind);
         }
-        let params = self.params(process, now).map_err(|_| CsrRefused::Malformed)?;
+        let params = self.params(holder, now).map_err(|_| CsrRefused::Malformed)?;
         let certificate =
             params.signed_by(&csr.public_key, &self.issuer).map_err(|_| CsrRefused::Malformed)?;
         Ok(certificate.pem())
@@ -158,12 +163,12 @@ impl Authority {
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 
-    fn params(&self, process: &Process, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+    fn params(&self, holder: &Holder, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
         let mut params = leaf(now, self.lifetime);
-        params.distinguished_name.push(DnType::CommonName, process.to_string());
-        params.subject_alt_names = vec![SanType::URI(process.uri().as_str().try_into()?)];
+        params.distinguished_name.push(DnType::CommonName, holder.process.to_string());
+        params.subject_alt_names = vec![SanType::URI(holder.uri().as_str().try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        match process {
+        match &holder.process {
             Process::Agent(_) => {}
             Process::Gateway(_) => {
                 params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);

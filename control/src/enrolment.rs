@@ -1,26 +1,32 @@
 //! Who gets a certificate: a process that shows a registration token for itself, or the certificate it has.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use drover_api::enrolment::{
     Answer, CSR_BYTES_MAX, Hex, Proof, Request, answer_mac, renewal_message, request_mac_holds,
 };
-use drover_api::kinds::{Cluster, Process, RegistrationToken};
-use drover_api::token::{CredentialHash, TokenId};
-use drover_enrol::process_of;
+use drover_api::kinds::{Cluster, ENROLMENT_KEYS_MAX, Enrolment, Holder, Process, RegistrationToken};
+use drover_api::token::{self, CredentialHash, TokenId};
+use drover_enrol::holder_of;
+use jiff::Timestamp;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest, Sha256};
+use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{Authority, CsrRefused};
 use crate::objects::{Objects, ObjectsError};
 
-pub struct Enrolment {
+/// For so long after its last certificate an enrolment is kept.
+const LEFT_AFTER_ITS_END: Duration = Duration::from_secs(3600);
+
+pub struct Enroller {
     objects: Objects,
     authority: Arc<Authority>,
     verifier: Arc<dyn ClientCertVerifier>,
@@ -32,6 +38,8 @@ pub enum EnrolmentRefused {
         "the certificate is not one of this authority's that is valid, or the request is not signed by its key"
     )]
     CertificateInvalid,
+    #[error("the process is not enrolled any more: it takes a new registration token")]
+    EnrolmentGone,
     #[error("the cluster does not exist")]
     ClusterUnknown,
     #[error("the signing request has more than {CSR_BYTES_MAX} bytes")]
@@ -45,7 +53,7 @@ pub enum EnrolmentRefused {
     Unavailable(#[from] ObjectsError),
 }
 
-impl Enrolment {
+impl Enroller {
     pub fn new(objects: Objects, authority: Arc<Authority>) -> anyhow::Result<Self> {
         let verifier = WebPkiClientVerifier::builder(authority.roots()?).build().context("the authority")?;
         Ok(Self { objects, authority, verifier })
@@ -56,21 +64,69 @@ impl Enrolment {
         if csr.len() > CSR_BYTES_MAX {
             return Err(EnrolmentRefused::CsrTooLarge);
         }
-        let (process, token) = match request.proof {
+        let (holder, token) = match request.proof {
             Proof::Token { id, mac } => {
                 let (process, hash) = self.token(&id, csr, &mac, now).await?;
-                (process, Some(hash))
+                (Holder { process, enrolment: None }, Some(hash))
             }
             Proof::Certificate { certificate, signature } => {
                 let holder = self.holder(&certificate, csr, &signature, now);
-                (holder.ok_or(EnrolmentRefused::CertificateInvalid)?, None)
+                let (holder, key) = holder.ok_or(EnrolmentRefused::CertificateInvalid)?;
+                self.expect(&holder.process).await?;
+                (self.renewed(holder, &key, csr, now).await?, None)
             }
         };
-        self.expect(&process).await?;
-        let certificate = self.authority.sign(csr, &process, now)?;
+        self.expect(&holder.process).await?;
+        let holder = if token.is_some() { self.enrolled(holder.process, csr, now).await? } else { holder };
+        let certificate = self.authority.sign(csr, &holder, now)?;
         let ca = self.authority.pem().to_owned();
         let mac = token.map(|hash| answer_mac(&hash, csr, &certificate, &ca));
         Ok(Answer { certificate, ca, mac })
+    }
+
+    /// Whether no certificate of an enrolment can be good any more.
+    pub(crate) fn is_over(&self, enrolment: &Enrolment, now: Timestamp) -> bool {
+        let end = SystemTime::from(enrolment.renewed_at) + self.authority.lifetime() + LEFT_AFTER_ITS_END;
+        end < SystemTime::from(now)
+    }
+
+    /// Keeps that a process is enrolled, by the key of its request.
+    async fn enrolled(
+        &self,
+        process: Process,
+        csr: &[u8],
+        now: SystemTime,
+    ) -> Result<Holder, EnrolmentRefused> {
+        let key = key_of(csr).ok_or(CsrRefused::Malformed)?;
+        let now = Timestamp::try_from(now).unwrap_or_default();
+        let enrolment =
+            Enrolment { id: token::random_id(), process, enrolled_at: now, renewed_at: now, keys: vec![key] };
+        self.objects.create(&enrolment, None).await?;
+        Ok(Holder::new(enrolment.process, enrolment.id))
+    }
+
+    /// Takes the key of a request in place of the one that asks, where that is known.
+    async fn renewed(
+        &self,
+        holder: Holder,
+        key: &str,
+        csr: &[u8],
+        now: SystemTime,
+    ) -> Result<Holder, EnrolmentRefused> {
+        let gone = || EnrolmentRefused::EnrolmentGone;
+        let enrolment = holder.enrolment.as_deref().ok_or_else(gone)?;
+        let kept = self.objects.get::<Enrolment>(enrolment).await?.ok_or_else(gone)?.object;
+        if kept.spec.process != holder.process || !kept.spec.keys.iter().any(|known| known == key) {
+            return Err(gone());
+        }
+        let mut next = kept.spec;
+        next.keys.push(key_of(csr).ok_or(CsrRefused::Malformed)?);
+        let surplus = next.keys.len().saturating_sub(ENROLMENT_KEYS_MAX);
+        next.keys.drain(..surplus);
+        next.renewed_at = Timestamp::try_from(now).unwrap_or_default();
+        // One that was deleted meanwhile is not made again.
+        self.objects.update(kept.metadata.revision, &next, None).await?;
+        Ok(holder)
     }
 
     /// A process whose cluster was deleted gets no next certificate; the one that it has lasts until its end.
@@ -99,8 +155,8 @@ impl Enrolment {
         Ok((spec.process, hash))
     }
 
-    /// The process that holds a certificate of ours and its key.
-    fn holder(&self, pem: &str, csr: &[u8], signature: &Hex, now: SystemTime) -> Option<Process> {
+    /// Who holds a certificate of ours and its key, and that key's fingerprint.
+    fn holder(&self, pem: &str, csr: &[u8], signature: &Hex, now: SystemTime) -> Option<(Holder, String)> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let now = UnixTime::since_unix_epoch(since_epoch);
@@ -110,8 +166,18 @@ impl Enrolment {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
             .verify(&renewal_message(csr), &signature.0)
             .ok()?;
-        process_of(&certificate)
+        Some((holder_of(&certificate)?, fingerprint(key)))
     }
+}
+
+/// Of the key that a signing request is for.
+fn key_of(csr: &[u8]) -> Option<String> {
+    let (_, request) = X509CertificationRequest::from_der(csr).ok()?;
+    Some(fingerprint(&request.certification_request_info.subject_pki.subject_public_key.data))
+}
+
+fn fingerprint(key: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(key))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use drover_api::kinds::Holder;
 use drover_api::rest::GatewayStatus;
 use drover_api::snapshot::FORMAT;
 use drover_api::snapshot::delta::Delta;
@@ -32,6 +33,8 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const EXPECTED_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// How long a change waits for one that is gone: it may be on its way back, and all who change anything wait.
 const GONE_AWAITED_FOR: Duration = Duration::from_secs(1);
+/// How long a gateway that was ended may take to let go.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
 /// How often gateways that can serve no more are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest delta, in bytes: a message has something around it.
@@ -120,13 +123,15 @@ impl Gateways {
         self.applied.borrow().iter().map(status).collect()
     }
 
-    /// Forgets a gateway that somebody says is gone for good; whether it follows no more.
-    pub async fn forget_gone(&self, name: &str) -> Result<bool, ObjectsError> {
+    /// Forgets a gateway that was ended, once it follows no more. Whether it does.
+    pub async fn forget_once_gone(&self, name: &str) -> Result<bool, ObjectsError> {
         let is_gone = |applied: &Applied| applied.gone.is_some();
-        if !self.applied.borrow().get(name).is_some_and(is_gone) {
-            return Ok(false);
+        let mut receiver = self.applied.subscribe();
+        let gone = receiver.wait_for(|all| all.get(name).is_none_or(is_gone));
+        drop(timeout(ENDED_WITHIN, gone).await);
+        if self.applied.borrow().get(name).is_some_and(is_gone) {
+            self.forget_one(name, is_gone).await?;
         }
-        self.forget_one(name, is_gone).await?;
         Ok(!self.applied.borrow().contains_key(name))
     }
 
@@ -174,7 +179,14 @@ impl Gateways {
     }
 
     /// Sees to one call until it ends.
-    pub async fn push(self: Arc<Self>, name: String, snapshots: Arc<Snapshots>, from: Gateway, to: Push) {
+    pub async fn push(
+        self: Arc<Self>,
+        name: String,
+        holder: Holder,
+        snapshots: Arc<Snapshots>,
+        from: Gateway,
+        to: Push,
+    ) {
         // Before it serves from anything: a control that starts again has to know of it.
         if let Err(error) = self.keep(&name).await {
             warn!(gateway = %name, %error, "failed to keep that a gateway follows");
@@ -182,7 +194,7 @@ impl Gateways {
         }
         let entry = Entry::new(self.clone(), name.clone());
         info!(gateway = %name, "gateway follows");
-        let ended = Call { gateways: self, entry, snapshots, from, to: &to }.run().await;
+        let ended = Call { gateways: self, entry, holder, snapshots, from, to: &to }.run().await;
         info!(gateway = %name, reason = ended.message(), "gateway follows no more");
         to.refuse(ended).await;
     }
@@ -191,6 +203,7 @@ impl Gateways {
 struct Call<'a> {
     gateways: Arc<Gateways>,
     entry: Entry,
+    holder: Holder,
     snapshots: Arc<Snapshots>,
     from: Gateway,
     to: &'a Push,
@@ -217,6 +230,10 @@ impl Call<'_> {
             tokio::select! {
                 changed = published.changed() => {
                     changed.map_err(|_| Status::unavailable("control stops"))?;
+                    let enrolment = self.holder.enrolment.as_deref();
+                    if !enrolment.is_some_and(|enrolment| self.snapshots.state().has_enrolment(enrolment)) {
+                        return Err(Status::permission_denied("the gateway is not enrolled any more"));
+                    }
                 }
                 said = self.said() => return Err(unexpected(said)),
                 () = stopping.cancelled() => return Err(Status::unavailable("control stops")),

@@ -9,9 +9,9 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::{Extension, FromRequestParts};
 use axum::http::request::Parts;
-use drover_api::kinds::Process;
+use drover_api::kinds::{Holder, Process};
 use drover_api::rest;
-use drover_enrol::process_of;
+use drover_enrol::holder_of;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -45,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Who is at the other end, by its certificate; none has shown none.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer(pub Option<Process>);
+pub(crate) struct Peer(pub Option<Holder>);
 
 /// Where a request came from, as the gateway says that passed it on; none came past the gateways.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,8 @@ impl<S: Sync> FromRequestParts<S> for Client {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let by_gateway = matches!(parts.extensions.get(), Some(Peer(Some(Process::Gateway(_)))));
+        let by_gateway =
+            matches!(parts.extensions.get(), Some(Peer(Some(Holder { process: Process::Gateway(_), .. }))));
         let said = parts.headers.get(rest::CLIENT).filter(|_| by_gateway);
         Ok(Self(said.and_then(|address| address.to_str().ok()?.parse().ok())))
     }
@@ -152,5 +153,5 @@ async fn connection(
 fn peer(stream: &TlsStream<TcpStream>) -> Peer {
     let chain = stream.get_ref().1.peer_certificates();
     let certificate = chain.and_then(<[_]>::first).and_then(|der| X509Certificate::from_der(der).ok());
-    Peer(certificate.and_then(|(_, certificate)| process_of(&certificate)))
+    Peer(certificate.and_then(|(_, certificate)| holder_of(&certificate)))
 }

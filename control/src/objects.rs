@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drover_api::kinds::{
-    Binding, Cluster, Kind, Metadata, Object, Provider, RegistrationToken, Role, Token, User,
+    Binding, Cluster, Enrolment, Kind, Metadata, Object, Provider, RegistrationToken, Role, Token, User,
 };
 use drover_api::snapshot::{Alone, Unsound};
 use drover_api::token::{CredentialHash, TokenId};
@@ -75,6 +75,10 @@ impl Kept for Provider {
 
 impl Kept for RegistrationToken {
     type Secret = RegistrationSecret;
+}
+
+impl Kept for Enrolment {
+    type Secret = NoSecret;
 }
 
 impl Kept for Role {

@@ -1,6 +1,8 @@
 //! Whose rules decide about each object.
 
-use drover_api::kinds::{Binding, Cluster, Domain, Process, Provider, RegistrationToken, Role, Token, User};
+use drover_api::kinds::{
+    Binding, Cluster, Domain, Enrolment, Process, Provider, RegistrationToken, Role, Token, User,
+};
 use drover_policy::{ClusterId, Principal};
 
 /// Whose rules decide about an object: a cluster's, or Drover's own.
@@ -68,10 +70,20 @@ impl Placed for Cluster {
 
 impl Placed for RegistrationToken {
     fn place(&self) -> Place {
-        match &self.process {
-            Process::Agent(cluster) => Place::Cluster(cluster.clone()),
-            Process::Gateway(_) => Place::Drover,
-        }
+        place_of(&self.process)
+    }
+}
+
+impl Placed for Enrolment {
+    fn place(&self) -> Place {
+        place_of(&self.process)
+    }
+}
+
+fn place_of(process: &Process) -> Place {
+    match process {
+        Process::Agent(cluster) => Place::Cluster(cluster.clone()),
+        Process::Gateway(_) => Place::Drover,
     }
 }
 

@@ -11,7 +11,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete as delete_method, get, post};
 use axum::{Json, Router};
-use drover_api::kinds::{Binding, Cluster, Object, Provider, RegistrationToken, Role, Token, User};
+use drover_api::kinds::{
+    Binding, Cluster, Enrolment, Kind, Object, Provider, RegistrationToken, Role, Token, User,
+};
 use drover_api::openapi;
 use drover_api::rest::{
     Created, DEVICE_AUTHORIZATION, DEVICE_TOKEN, GATEWAY, GATEWAYS, GROUPS, JWT, LOGIN, List, PASSWORD,
@@ -116,6 +118,11 @@ pub(crate) fn router() -> Router<Arc<Control>> {
         .route(PASSWORD, post(password::change))
         .route(GROUPS, get(groups::list))
         .route(STATUS, get(status::read))
+        .route(&format!("{PREFIX}/{}", Enrolment::PLURAL), get(list::<Enrolment>))
+        .route(
+            &format!("{PREFIX}/{}/{{key}}", Enrolment::PLURAL),
+            get(read::<Enrolment>).delete(delete::<Enrolment>),
+        )
         .route(GATEWAYS, get(gateways::list))
         .route(GATEWAY, delete_method(gateways::forget))
         .route(TOKEN_USES, get(tokens::uses))

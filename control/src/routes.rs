@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use drover_api::enrolment::{self, Answer};
-use drover_api::kinds::Process;
+use drover_api::kinds::{Holder, Process};
 use drover_api::status::Status;
 use drover_api::sync::FOLLOW;
 use tokio::sync::Mutex;
@@ -21,7 +21,7 @@ use crate::attempts::Attempts;
 use crate::config::Origin;
 use crate::console;
 use crate::devices::Devices;
-use crate::enrolment::{Enrolment, EnrolmentRefused};
+use crate::enrolment::{Enroller, EnrolmentRefused};
 use crate::gateways::Gateways;
 use crate::group_names::GroupNames;
 use crate::issuers::Issuers;
@@ -32,6 +32,9 @@ use crate::renewals::Renewals;
 use crate::rest;
 use crate::snapshots::Snapshots;
 use crate::uses::Uses;
+
+/// How long a process that enrols waits for gateways to know of it.
+const ENROLLED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 256 << 10;
@@ -53,7 +56,7 @@ pub(crate) struct Control {
     pub door: Option<Door>,
     /// Held by whoever writes, so that what was checked is still so when it is written.
     pub writes: Mutex<()>,
-    pub enrolment: Enrolment,
+    pub enrolment: Enroller,
     pub snapshots: Arc<Snapshots>,
     pub gateways: Arc<Gateways>,
     /// Calls of gateways, which outlive the requests that began them.
@@ -74,6 +77,14 @@ pub(crate) struct Door {
     pub url: Origin,
     /// Of its certificate, as PEM; absent where clients' systems know it.
     pub ca: Option<String>,
+}
+
+impl Control {
+    /// Whether a certificate goes back to an enrolment that is kept.
+    pub(crate) fn is_enrolled(&self, holder: &Holder) -> bool {
+        let enrolment = holder.enrolment.as_ref();
+        enrolment.is_some_and(|enrolment| self.snapshots.state().has_enrolment(enrolment))
+    }
 }
 
 /// A refusal on its way out.
@@ -115,6 +126,8 @@ async fn certificates(
 ) -> Result<Json<Answer>, Refused> {
     let Json(request) = request?;
     let answer = control.enrolment.enrol(request, SystemTime::now()).await?;
+    // Gateways that do not know of it yet would refuse the process.
+    control.gateways.wait_applied(control.written(), ENROLLED_TIMEOUT).await;
     Ok(Json(answer))
 }
 
@@ -124,14 +137,15 @@ async fn follow(
     Extension(Peer(peer)): Extension<Peer>,
     request: Request,
 ) -> http::Response<drover_sync::Body> {
-    let Some(Process::Gateway(name)) = peer else {
-        let status = drover_sync::Status::permission_denied("only a gateway's certificate may follow");
-        return status.into_http();
+    let holder = peer.filter(|holder| control.is_enrolled(holder));
+    let Some((Process::Gateway(name), holder)) = holder.map(|holder| (holder.process.clone(), holder)) else {
+        let problem = "only a gateway may follow, by a certificate of an enrolment that is kept";
+        return drover_sync::Status::permission_denied(problem).into_http();
     };
     let (calls, snapshots, gateways) =
         (control.calls.clone(), control.snapshots.clone(), control.gateways.clone());
     drover_sync::serve(request, move |from, to| {
-        calls.spawn(gateways.push(name, snapshots, from, to));
+        calls.spawn(gateways.push(name, holder, snapshots, from, to));
     })
     .await
 }
@@ -161,7 +175,9 @@ impl From<EnrolmentRefused> for Refused {
             EnrolmentRefused::CertificateInvalid | EnrolmentRefused::TokenInvalid => {
                 Status::failure(401, "Unauthorized", message)
             }
-            EnrolmentRefused::ClusterUnknown => Status::failure(403, "Forbidden", message),
+            EnrolmentRefused::ClusterUnknown | EnrolmentRefused::EnrolmentGone => {
+                Status::failure(403, "Forbidden", message)
+            }
             EnrolmentRefused::Csr(_) | EnrolmentRefused::CsrTooLarge => Status::invalid("csr", message),
             EnrolmentRefused::Unavailable(error) => unavailable(&error),
         })

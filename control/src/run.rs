@@ -16,7 +16,7 @@ use crate::attempts::Attempts;
 use crate::authority::Authority;
 use crate::config::{Command, Config, Files, Serve};
 use crate::devices::Devices;
-use crate::enrolment::Enrolment;
+use crate::enrolment::Enroller;
 use crate::gateways::Gateways;
 use crate::group_names::GroupNames;
 use crate::issuers::{self, Issuers};
@@ -77,7 +77,7 @@ async fn serve(config: Serve) -> anyhow::Result<()> {
     let door = config.server_url.map(|url| Door { url, ca });
     let calls = TaskTracker::new();
     let control = Control {
-        enrolment: Enrolment::new(objects.clone(), authority.clone())?,
+        enrolment: Enroller::new(objects.clone(), authority.clone())?,
         objects: objects.clone(),
         passwords: Passwords::new(),
         attempts: Attempts::default(),

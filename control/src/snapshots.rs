@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_api::kinds::{Binding, Cluster, Kind, Role, Token, User};
+use drover_api::kinds::{Binding, Cluster, Enrolment, Kind, Role, Token, User};
 use drover_api::snapshot::delta::Delta;
 use drover_api::snapshot::signing::{Signing, Term};
 use drover_api::snapshot::{Document, sift};
@@ -87,6 +87,9 @@ impl Snapshots {
                 }
                 state.take_in(Change::Put(record));
             }
+        }
+        for record in store.list(Enrolment::KIND).await? {
+            state.take_in(Change::Put(record));
         }
         // And what was deleted, to tell a gateway that was away.
         let (mut watch, mut told) = (Watch::new(store, state.oldest), state.oldest);

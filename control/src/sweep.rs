@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_api::kinds::{Object, RegistrationToken, Token};
+use drover_api::kinds::{Enrolment, Object, RegistrationToken, Token};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -35,6 +35,7 @@ pub(crate) async fn sweep(control: &Control, now: Timestamp) -> Result<usize, Ob
     let ended = |token: &Object<Token>| token.spec.expires_at <= before || idle(token);
     Ok(tokens(control, ended).await?
         + expired::<RegistrationToken>(control, |token| token.spec.expires_at <= before).await?
+        + expired::<Enrolment>(control, |enrolment| control.enrolment.is_over(&enrolment.spec, now)).await?
         + expired::<RevokedJwt>(control, |jwt| jwt.spec.ends_at <= before).await?)
 }
 

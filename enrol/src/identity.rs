@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use drover_api::enrolment::CLOCK_SKEW_S;
-use drover_api::kinds::Process;
+use drover_api::kinds::{Holder, Process};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -35,7 +35,8 @@ impl Identity {
         let leaf = chain.first().context("there is no certificate")?;
         verifier.verify_client_cert(leaf, &[], now).context("the certificate is not the authority's")?;
         let (_, certificate) = X509Certificate::from_der(leaf)?;
-        process_of(&certificate).context("the certificate does not name one process")
+        let holder = holder_of(&certificate).context("the certificate does not name one process")?;
+        Ok(holder.process)
     }
 
     /// Whether it is that process's, be it valid or not any more.
@@ -77,14 +78,14 @@ impl Identity {
 }
 
 /// What the certificate's one URI name says.
-pub fn process_of(certificate: &X509Certificate<'_>) -> Option<Process> {
+pub fn holder_of(certificate: &X509Certificate<'_>) -> Option<Holder> {
     let names = certificate.subject_alternative_name().ok()??;
     let mut uris = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
         _other => None,
     });
     match (uris.next(), uris.next()) {
-        (Some(uri), None) => Process::of_uri(uri).ok(),
+        (Some(uri), None) => Holder::of_uri(uri).ok(),
         _ => None,
     }
 }

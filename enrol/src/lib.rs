@@ -11,7 +11,7 @@ mod vault;
 mod keep;
 
 pub use ask::{enrol, renew};
-pub use identity::{Identity, process_of};
+pub use identity::{Identity, holder_of};
 pub use keep::{Keeper, Places};
 pub use server::{HostPortInvalid, Server};
 pub use vault::{Folder, SaveFailed, Vault};

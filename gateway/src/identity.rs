@@ -14,7 +14,6 @@ use drover_api::snapshot::signing::asserted;
 use drover_api::snapshot::{Cluster, Token};
 use drover_api::token::{CredentialHash, Secret};
 use drover_policy::ClusterId;
-use drover_tunnel::PeerId;
 
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -39,7 +38,7 @@ pub(crate) struct Shown<'a> {
 }
 
 pub(crate) struct Identities {
-    gateway: PeerId,
+    gateway: String,
     metrics: Arc<Metrics>,
     cache: moka::sync::Cache<(CredentialHash, ClusterId), Kept>,
 }
@@ -53,7 +52,7 @@ struct Kept {
 }
 
 impl Identities {
-    pub(crate) fn new(gateway: PeerId, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(gateway: String, metrics: Arc<Metrics>) -> Self {
         let cache = moka::sync::Cache::builder().max_capacity(EVIDENCE_MAX).time_to_idle(RENEW_AFTER).build();
         Self { gateway, metrics, cache }
     }
@@ -92,7 +91,7 @@ impl Identities {
         let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let delegation = Delegation {
             cluster: cluster.as_str().to_owned(),
-            gateway: self.gateway.as_str().to_owned(),
+            gateway: self.gateway.clone(),
             issued_at_s: now_s,
             expires_at_s: now_s + DELEGATION_LIFETIME_S,
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use drover_api::kinds::Holder;
 use drover_daemon::admin::{self, Readiness};
 use drover_daemon::{logging, shutdown};
 use drover_tunnel::Limits;
@@ -69,7 +70,9 @@ async fn serve(config: Config, threads: usize) -> anyhow::Result<()> {
     let sessions = Arc::new(Sessions::new());
     let tls = source.tls()?;
     let own_id = tls.own_id().context("the gateway's certificate names no peer")?;
-    let identities = Identities::new(own_id, metrics.clone());
+    // As agents know it, whichever enrolment its certificates go back to.
+    let own_id = Holder::of_path(own_id.as_str()).context("the gateway's certificate names no process")?;
+    let identities = Identities::new(own_id.process.to_string(), metrics.clone());
     let tunnel = drover_tunnel::Listener::bind(config.tunnel_listen, &tls, Limits::default())
         .with_context(|| format!("failed to listen for tunnels on {}", config.tunnel_listen))?;
     let tunnel = Arc::new(tunnel);

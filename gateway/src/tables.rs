@@ -35,6 +35,7 @@ struct Around {
     /// Groups that some cluster has listed for users who are in too many.
     groups_listed: BTreeSet<Principal>,
     rosters: BTreeMap<ClusterId, Arc<SignedRoster>>,
+    enrolments: Option<BTreeSet<String>>,
 }
 
 /// A user with what every request of theirs needs, made once.
@@ -82,6 +83,7 @@ impl Tables {
             clusters: snapshot.clusters.into_iter().map(|cluster| (cluster.id.clone(), cluster)).collect(),
             groups_listed,
             rosters: snapshot.rosters,
+            enrolments: snapshot.enrolments,
         };
         Self { revision, stale_at, policy, tokens, around: Arc::new(around) }
     }
@@ -124,6 +126,12 @@ impl Tables {
 
     pub(crate) fn has_cluster(&self, id: &ClusterId) -> bool {
         self.around.clusters.contains_key(id)
+    }
+
+    /// Whether certificates of an enrolment are good: all are, where nobody keeps enrolments.
+    pub(crate) fn has_enrolment(&self, enrolment: Option<&str>) -> bool {
+        let kept = self.around.enrolments.as_ref();
+        kept.is_none_or(|kept| enrolment.is_some_and(|enrolment| kept.contains(enrolment)))
     }
 
     /// The cluster that a client means, by name or id.

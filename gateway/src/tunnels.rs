@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use drover_api::kinds::{Holder, Process};
 use drover_policy::ClusterId;
 use drover_tunnel::{CloseReason, Listener, PeerId, Session};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::rosters::Courier;
 use crate::sessions::Sessions;
 use crate::snapshot::Current;
+use crate::tables::Tables;
 
 /// How often the clock is looked at: a machine that slept is late.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
@@ -38,8 +40,8 @@ pub(crate) async fn follow(current: Arc<Current>, sessions: Arc<Sessions>, cance
     while let Some(Ok(())) = cancelled.run_until_cancelled(changes.changed()).await {
         let tables = current.tables();
         for (cluster, session) in sessions.all() {
-            if !tables.as_ref().is_some_and(|tables| tables.has_cluster(&cluster)) {
-                warn!(%cluster, session = %session.id(), "cluster removed: session closed");
+            if !tables.as_ref().is_some_and(|tables| is_known(tables, &cluster, session.peer())) {
+                warn!(%cluster, session = %session.id(), "cluster or enrolment deleted: session closed");
                 session.close(CloseReason::Unauthorized);
             }
         }
@@ -59,8 +61,8 @@ async fn hold(session: Session, sessions: &Sessions, current: &Current, metrics:
         return session.close(CloseReason::Overloaded);
     };
     // Looked up after it was registered: a snapshot that drops the cluster meets one or the other.
-    if !current.tables().is_some_and(|tables| tables.has_cluster(&cluster)) {
-        warn!(%cluster, "session refused: the snapshot has no such cluster");
+    if !current.tables().is_some_and(|tables| is_known(&tables, &cluster, session.peer())) {
+        warn!(%cluster, peer = %session.peer(), "session refused: the snapshot has no such cluster or enrolment");
         return session.close(CloseReason::Unauthorized);
     }
     metrics.sessions_changed(sessions.count());
@@ -90,6 +92,14 @@ async fn certificate_end(session: &Session) {
 
 /// The cluster that a certificate speaks for: `cluster/<id>/agent`, whatever the agent says of itself.
 fn cluster_of(peer: &PeerId) -> Option<ClusterId> {
-    let id = peer.as_str().strip_prefix("cluster/")?.strip_suffix("/agent")?;
-    ClusterId::parse(id).ok()
+    match Holder::of_path(peer.as_str()).ok()?.process {
+        Process::Agent(cluster) => Some(cluster),
+        Process::Gateway(_) => None,
+    }
+}
+
+/// Whether an agent's cluster is there still, and what its certificate goes back to.
+fn is_known(tables: &Tables, cluster: &ClusterId, peer: &PeerId) -> bool {
+    let enrolment = Holder::of_path(peer.as_str()).ok().and_then(|holder| holder.enrolment);
+    tables.has_cluster(cluster) && tables.has_enrolment(enrolment.as_deref())
 }

@@ -58,6 +58,7 @@ impl Roster {
             bindings: Vec::new(),
             assertions: None,
             rosters: Vec::new(),
+            enrolments: None,
         };
         let authority = Authority::new("drover local tunnels")?;
         let seed = rand::random();

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_tunnel::{
-    Delivered, Incoming, Owner, PeerId, Received, RefusalCode, Stream, StreamHeader, StreamRefusal,
-};
+use drover_tunnel::{Delivered, Incoming, Owner, Received, RefusalCode, Stream, StreamHeader, StreamRefusal};
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Empty};
@@ -79,7 +77,7 @@ enum Lost {
 
 impl Forwarder {
     /// Serves a gateway's stream to its end.
-    pub(crate) async fn serve(&self, incoming: Incoming, gateway: &PeerId) {
+    pub(crate) async fn serve(&self, incoming: Incoming, gateway: &str) {
         let received = match incoming.receive().await {
             Ok(received) => received,
             Err(error) => {
@@ -101,7 +99,7 @@ impl Forwarder {
     }
 
     /// Everything that can fail before anything is sent.
-    async fn prepare(&self, header: &StreamHeader, gateway: &PeerId) -> Result<Exchange, StreamRefusal> {
+    async fn prepare(&self, header: &StreamHeader, gateway: &str) -> Result<Exchange, StreamRefusal> {
         let impersonation =
             self.identities.verify(header, gateway).await.map_err(|error| self.unidentified(&error))?;
         if let Some(soon) = self.readiness.state().is_expected_soon() {

@@ -10,7 +10,7 @@ use drover_api::impersonate::Wanted;
 use drover_api::roster::{ROSTER_BYTES_MAX, Subject};
 use drover_api::signed::Context;
 use drover_api::snapshot::CLOCK_SKEW_MAX;
-use drover_tunnel::{Owner, PeerId, Received, Stream, StreamHeader};
+use drover_tunnel::{Owner, Received, Stream, StreamHeader};
 use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,7 +96,7 @@ impl Identities {
     pub(crate) async fn verify(
         &self,
         header: &StreamHeader,
-        gateway: &PeerId,
+        gateway: &str,
     ) -> Result<Impersonation, IdentityRefused> {
         let mut changes = self.rosters.changes();
         let refused = match self.verify_now(header, gateway, SystemTime::now()) {
@@ -112,7 +112,7 @@ impl Identities {
     fn verify_now(
         &self,
         header: &StreamHeader,
-        gateway: &PeerId,
+        gateway: &str,
         now: SystemTime,
     ) -> Result<Impersonation, IdentityRefused> {
         let current = self.rosters.current().ok_or(IdentityRefused::RosterMissing)?;
@@ -140,7 +140,7 @@ impl Identities {
     fn check_signatures(
         &self,
         header: &StreamHeader,
-        gateway: &PeerId,
+        gateway: &str,
         current: &Current,
         now: SystemTime,
     ) -> Result<(Assertion, SystemTime), IdentityRefused> {
@@ -161,7 +161,7 @@ impl Identities {
         if delegation.cluster != self.rosters.cluster() {
             return Err(IdentityRefused::ProofOfAnotherCluster);
         }
-        if delegation.gateway != gateway.as_str() {
+        if delegation.gateway != gateway {
             return Err(IdentityRefused::ProofOfAnotherGateway);
         }
         if delegation.expires_at_s.saturating_sub(delegation.issued_at_s) > DELEGATION_LIFETIME_S {
@@ -175,9 +175,9 @@ impl Identities {
     }
 }
 
-fn key(header: &StreamHeader, gateway: &PeerId) -> Key {
+fn key(header: &StreamHeader, gateway: &str) -> Key {
     let mut hash = Sha256::new();
-    let parts = [&header.assertion[..], &header.proof, &header.impersonate, gateway.as_str().as_bytes()];
+    let parts = [&header.assertion[..], &header.proof, &header.impersonate, gateway.as_bytes()];
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use drover_api::kinds::{Holder, Process};
 use drover_daemon::admin::{self, Readiness as AdminReadiness};
 use drover_daemon::{logging, shutdown};
 use drover_tunnel::{Dialer, Limits, Tls};
@@ -109,8 +110,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 /// The cluster that this agent's own certificate is for.
 fn cluster(tls: &Tls) -> anyhow::Result<String> {
     let own = tls.own_id().context("the agent's certificate names no peer")?;
-    let cluster = own.as_str().strip_prefix("cluster/").and_then(|rest| rest.strip_suffix("/agent"));
-    Ok(cluster
-        .with_context(|| format!("the certificate is of {own}, and not of a cluster's agent"))?
-        .to_owned())
+    match Holder::of_path(own.as_str()).map(|holder| holder.process) {
+        Ok(Process::Agent(cluster)) => Ok(cluster.to_string()),
+        Ok(Process::Gateway(_)) | Err(_) => {
+            bail!("the certificate is of {own}, and not of a cluster's agent")
+        }
+    }
 }

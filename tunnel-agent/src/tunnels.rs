@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use drover_api::kinds::Holder;
 use drover_daemon::backoff::Backoff;
 use drover_tunnel::{CloseReason, Dialer, Session};
 use rand::Rng;
@@ -136,8 +137,13 @@ impl Tunnels {
     }
 
     async fn serve(&self, session: Session) {
+        // Users' credentials speak for a gateway, whichever enrolment its certificates go back to.
+        let peer = session.peer().as_str();
+        let gateway =
+            Holder::of_path(peer).map_or_else(|_| peer.to_owned(), |holder| holder.process.to_string());
+        let gateway: Arc<str> = gateway.into();
         while let Some(incoming) = session.accept().await {
-            let (forwarder, gateway) = (self.forwarder.clone(), session.peer().clone());
+            let (forwarder, gateway) = (self.forwarder.clone(), gateway.clone());
             self.streams.spawn(async move { forwarder.serve(incoming, &gateway).await });
         }
         self.metrics.session_ended();

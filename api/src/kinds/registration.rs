@@ -43,16 +43,16 @@ pub enum Process {
 #[error("a process is cluster/<id>/agent or gateway/<name>")]
 pub struct ProcessMalformed;
 
-const TRUST_DOMAIN: &str = "spiffe://drover/";
-
 impl Process {
+    pub(super) const TRUST_DOMAIN: &str = "spiffe://drover/";
+
     /// From the URI of a certificate.
     pub fn of_uri(uri: &str) -> Result<Self, ProcessMalformed> {
-        uri.strip_prefix(TRUST_DOMAIN).ok_or(ProcessMalformed)?.to_owned().try_into()
+        uri.strip_prefix(Self::TRUST_DOMAIN).ok_or(ProcessMalformed)?.to_owned().try_into()
     }
 
     pub fn uri(&self) -> String {
-        format!("{TRUST_DOMAIN}{self}")
+        format!("{}{self}", Self::TRUST_DOMAIN)
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn check(document: Document) -> Result<Snapshot, Box<(Document, Probl
             tokens,
             rules,
             assertions: document.assertions,
+            enrolments: document.enrolments,
             rosters: rosters.into_iter().zip(document.rosters.into_iter().map(Arc::new)).collect(),
         }),
         _ => Err(Box::new((document, problems))),

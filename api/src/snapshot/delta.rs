@@ -1,6 +1,6 @@
 //! What changed between two revisions of a snapshot.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -36,6 +36,9 @@ pub struct Delta {
     pub assertions: Option<Assertions>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     pub rosters: Changes<SignedRoster>,
+    /// All that there are, where they changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolments: Option<BTreeSet<String>>,
 }
 
 /// Of one kind: objects as they are now, and the keys of those that are gone.
@@ -82,6 +85,7 @@ impl Delta {
             && self.roles.is_empty()
             && self.bindings.is_empty()
             && self.rosters.is_empty()
+            && self.enrolments.is_none()
     }
 
     /// Whether it says no more than that the state is still the one.
@@ -109,6 +113,9 @@ impl Document {
         if clusters_go {
             let ids: HashSet<_> = self.clusters.iter().map(|cluster| cluster.id.as_str()).collect();
             self.rosters.retain(|roster| ids.contains(roster.cluster.as_str()));
+        }
+        if delta.enrolments.is_some() {
+            self.enrolments = delta.enrolments;
         }
         if let Some(assertions) = delta.assertions {
             assertions.apply(&mut self.assertions);

@@ -30,6 +30,12 @@ pub(super) fn run(kept: &Kept, command: Cluster, output: Output) -> anyhow::Resu
             Ok(())
         }
         Cluster::List => print(output, &client.list::<kinds::Cluster>()?, COLUMNS),
+        Cluster::Agents { delete: Some(id), .. } => {
+            client.delete::<kinds::Enrolment>(&id)?;
+            println!("Ended: its sessions are closed, and it takes a new registration token to come back.");
+            Ok(())
+        }
+        Cluster::Agents { name, delete: None } => agents(&client, name.as_deref(), output),
         Cluster::Delete { name } => {
             client.delete::<kinds::Cluster>(&name)?;
             println!(
@@ -47,6 +53,28 @@ pub(super) fn run(kept: &Kept, command: Cluster, output: Output) -> anyhow::Resu
             Ok(())
         }
     }
+}
+
+const AGENTS: Columns<Object<kinds::Enrolment>> = (&["ID", "CLUSTER", "ENROLLED", "RENEWED"], agent_row);
+
+fn agents(client: &Client, name: Option<&str>, output: Output) -> anyhow::Result<()> {
+    let cluster = name.map(|name| client.read::<kinds::Cluster>(name)).transpose()?;
+    let mut enrolments = client.list::<kinds::Enrolment>()?;
+    enrolments.retain(|enrolment| match (&enrolment.spec.process, &cluster) {
+        (Process::Agent(id), Some(cluster)) => id.as_str() == cluster.spec.id,
+        (Process::Agent(_), None) => true,
+        (Process::Gateway(_), _) => false,
+    });
+    print(output, &enrolments, AGENTS)
+}
+
+fn agent_row(enrolment: &Object<kinds::Enrolment>) -> Vec<String> {
+    let spec = &enrolment.spec;
+    let cluster = match &spec.process {
+        Process::Agent(cluster) => cluster.to_string(),
+        Process::Gateway(_) => String::new(),
+    };
+    vec![spec.id.clone(), cluster, spec.enrolled_at.to_string(), spec.renewed_at.to_string()]
 }
 
 fn run_agent(kept: &Kept, client: &Client, import: &Import, kubeconfig: &Path) -> anyhow::Result<()> {

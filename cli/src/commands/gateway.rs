@@ -14,7 +14,7 @@ pub(super) fn run(client: &Client, command: Gateway, output: Output) -> anyhow::
         Gateway::Delete { name } => {
             client.forget_gateway(&name)?;
             println!(
-                "Forgotten. If it still runs somewhere, it serves from what it has until that is stale."
+                "Ended. What it has it may serve from until that is stale, to agents that it still reaches."
             );
             Ok(())
         }

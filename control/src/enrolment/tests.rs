@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 struct Control {
     objects: Objects,
-    enrolment: Enrolment,
+    enrolment: Enroller,
     now: SystemTime,
     _folder: tempfile::TempDir,
 }
@@ -25,7 +25,7 @@ async fn control() -> Control {
     let store = Arc::new(Sqlite::open(&folder.path().join("store")).unwrap());
     let objects = Objects::new(store, Seal::new(&[7; 32]));
     let authority = Arc::new(Authority::load(&objects, HOUR).await.unwrap());
-    let enrolment = Enrolment::new(objects.clone(), authority).unwrap();
+    let enrolment = Enroller::new(objects.clone(), authority).unwrap();
     let control = Control { objects, enrolment, now: SystemTime::now(), _folder: folder };
     let cluster = Cluster {
         name: "one".to_owned(),
@@ -73,7 +73,7 @@ impl Control {
 
 fn process(pem: &str) -> Option<Process> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-    process_of(&X509Certificate::from_der(&der).unwrap().1)
+    holder_of(&X509Certificate::from_der(&der).unwrap().1).map(|holder| holder.process)
 }
 
 #[tokio::test]
@@ -174,4 +174,45 @@ async fn the_authority_is_made_once_and_its_key_is_sealed() {
     let record = control.objects.store().get("CertificateAuthority", "ca").await.unwrap().unwrap();
     let plain = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("PRIVATE KEY");
     assert!(!plain(&record.value.spec) && !plain(&record.value.secret.unwrap()));
+}
+
+#[tokio::test]
+async fn regression_an_enrolment_that_is_deleted_renews_nothing_and_no_key_but_its_own_does() {
+    let control = control().await;
+    let enrolment = async |pem: &str| {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let id = holder_of(&X509Certificate::from_der(&der).unwrap().1).unwrap().enrolment.unwrap();
+        control.objects.get::<Enrolment>(&id).await.unwrap()
+    };
+    let gone = |answer: Result<Answer, _>| assert!(matches!(answer, Err(EnrolmentRefused::EnrolmentGone)));
+    let (key, token) = (KeyPair::generate().unwrap(), control.token(&agent("c-1")).await);
+    let first = control.show(&token, &csr(&key)).await.unwrap().certificate;
+    let other = control.show(&token, &csr(&KeyPair::generate().unwrap())).await.unwrap().certificate;
+    assert_ne!(
+        enrolment(&first).await.unwrap().object.spec.id,
+        enrolment(&other).await.unwrap().object.spec.id
+    );
+    // So many renewals by the first key, as replicas may, and then it is one of long ago.
+    for _ in 1..ENROLMENT_KEYS_MAX {
+        let next = control.renew(&first, &key).await.unwrap().certificate;
+        assert_eq!(
+            enrolment(&next).await.unwrap().object.spec.id,
+            enrolment(&first).await.unwrap().object.spec.id
+        );
+    }
+    control.renew(&first, &key).await.unwrap();
+    gone(control.renew(&first, &key).await);
+    let kept = enrolment(&other).await.unwrap().object;
+    assert!(kept.spec.process == agent("c-1") && kept.spec.keys.len() == 1);
+
+    let (key, token) = (KeyPair::generate().unwrap(), control.token(&Process::Gateway("g".into())).await);
+    let of_gateway = control.show(&token, &csr(&key)).await.unwrap().certificate;
+    control.renew(&of_gateway, &key).await.unwrap();
+    let kept = enrolment(&of_gateway).await.unwrap().object;
+    control.objects.delete::<Enrolment>(&kept.spec.id, kept.metadata.revision).await.unwrap();
+    gone(control.renew(&of_gateway, &key).await);
+    // A certificate that names no enrolment is of nobody.
+    let holder = Holder { process: agent("c-1"), enrolment: None };
+    let without = control.enrolment.authority.sign(&csr(&key), &holder, control.now).unwrap();
+    gone(control.renew(&without, &key).await);
 }

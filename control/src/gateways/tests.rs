@@ -1,7 +1,7 @@
 //! Calls over the wire, from a gateway that says what a test wants.
 
 use axum::Extension;
-use drover_api::kinds::{Cluster, Process};
+use drover_api::kinds::{Cluster, Enrolment, Holder, Process};
 use drover_api::snapshot::Document;
 use drover_policy::ClusterId;
 use drover_sync::{Code, Following};
@@ -25,7 +25,11 @@ struct Wire {
 /// A call of a process, which has what it says.
 async fn call(served: &Served, peer: Option<Process>, has: Option<Revision>) -> Result<Wire, Status> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let service = TowerToHyperService::new(router(served.control.clone()).layer(Extension(Peer(peer))));
+    let holder = peer.map(|process| Holder::new(process, ENROLMENT));
+    if let Some(Holder { process, .. }) = &holder {
+        enrol(served, process).await;
+    }
+    let service = TowerToHyperService::new(router(served.control.clone()).layer(Extension(Peer(holder))));
     let server = async move {
         let builder = auto::Builder::new(TokioExecutor::new());
         // The test's end of the wire ends it.
@@ -35,6 +39,17 @@ async fn call(served: &Served, peer: Option<Process>, has: Option<Revision>) -> 
     let hello = FromGateway::Hello { format: FORMAT, revision: has };
     let following = timeout(DEADLINE, drover_sync::follow(ours, hello)).await.unwrap()?;
     Ok(Wire { following, _server: server })
+}
+
+/// Of every process here.
+const ENROLMENT: &str = "e1";
+
+async fn enrol(served: &Served, process: &Process) {
+    let now = Timestamp::now();
+    let (id, process) = (ENROLMENT.to_owned(), process.clone());
+    let enrolment = Enrolment { id, process, enrolled_at: now, renewed_at: now, keys: vec![] };
+    served.control.objects.put(&enrolment, None).await.unwrap();
+    drop(served.control.begin_write().await.unwrap());
 }
 
 fn gateway(name: &str) -> Option<Process> {
@@ -190,7 +205,6 @@ async fn regression_a_gateway_that_is_gone_for_good_is_forgotten_by_a_word_and_c
     let follows =
         async || served.ask(&admin, "GET", "/v1/gateways", None).await.1["items"][0]["gone_s"].is_null();
     assert!(follows().await);
-    assert_eq!(served.ask(&admin, "DELETE", "/v1/gateways/g", None).await.0, 409);
     drop(wire);
     while follows().await {
         tokio::task::yield_now().await;
@@ -207,4 +221,49 @@ async fn regression_a_gateway_that_is_gone_for_good_is_forgotten_by_a_word_and_c
     assert_eq!(served.ask(&admin, "DELETE", "/v1/gateways/g", None).await.0, 404);
     assert_eq!(gateways.wait_applied(revision, DEADLINE).await, Vec::<String>::new());
     assert!(served.control.objects.list::<kept::Gateway>().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn regression_a_gateway_whose_enrolment_is_deleted_follows_no_more() {
+    let served = served().await;
+    let admin = served.user("admin", &[("admin", drover_api::kinds::Domain::Global)]).await;
+    let owner = served.user("owner", &[("cluster-owner", drover_api::kinds::Domain::Global)]).await;
+    for path in ["/v1/enrolments/e1", "/v1/gateways/g"] {
+        let mut wire = call(&served, gateway("g"), None).await.unwrap();
+        let whole = wire.whole().await;
+        assert!(whole.enrolments.as_ref().unwrap().contains(ENROLMENT));
+        wire.applied(whole.revision).await;
+        let (_, enrolments) = served.ask(&admin, "GET", "/v1/enrolments", None).await;
+        assert_eq!(enrolments["items"][0]["spec"]["process"], "gateway/g");
+        assert_eq!(served.ask(&owner, "GET", "/v1/enrolments", None).await.1["items"], serde_json::json!([]));
+        assert_eq!(served.ask(&owner, "DELETE", "/v1/enrolments/e1", None).await.0, 404);
+        let ended = async {
+            loop {
+                match wire.next().await {
+                    Ok(FromControl::Delta(delta)) => wire.applied(delta.revision).await,
+                    Ok(FromControl::Chunk { .. }) => panic!("a delta was expected"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        let (ended, (code, answer)) =
+            futures_util::future::join(ended, served.ask(&admin, "DELETE", path, None)).await;
+        assert_eq!((code, ended.code()), (200, Code::PermissionDenied), "{path}: {answer}");
+        let service = call_without_enrolling(&served, gateway("g")).await;
+        assert_eq!(service.err().unwrap().code(), Code::PermissionDenied);
+    }
+    assert!(served.control.gateways.list().is_empty());
+}
+
+async fn call_without_enrolling(served: &Served, peer: Option<Process>) -> Result<Wire, Status> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let holder = peer.map(|process| Holder::new(process, ENROLMENT));
+    let service = TowerToHyperService::new(router(served.control.clone()).layer(Extension(Peer(holder))));
+    let server = async move {
+        drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(theirs), service).await);
+    };
+    let server = AbortOnDropHandle::new(tokio::spawn(server));
+    let hello = FromGateway::Hello { format: FORMAT, revision: None };
+    let following = timeout(DEADLINE, drover_sync::follow(ours, hello)).await.unwrap()?;
+    Ok(Wire { following, _server: server })
 }

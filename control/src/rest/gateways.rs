@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use drover_api::kinds::{Enrolment, Kind, Process};
 use drover_api::rest::{GatewayStatus, Gateways};
 use drover_api::status::Status;
 use tracing::info;
 
 use super::caller::Caller;
+use super::registration::end_registrations;
 use crate::placed::Place;
 use crate::routes::{Control, Refused};
 
@@ -25,23 +27,31 @@ pub(super) async fn list(
     Ok(Json(Gateways { items: control.gateways.list(), revision }))
 }
 
-/// One that still follows stays: it would only come back.
+/// Ends a gateway: what it enrolled with, what it follows by, and what is known of it.
 pub(super) async fn forget(
     State(control): State<Arc<Control>>,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<GatewayStatus>, Refused> {
     let caller = Caller::of(&control, &headers).await?;
-    let (caller, _writing) = caller.begin_write(&control).await?;
+    let (caller, writing) = caller.begin_write(&control).await?;
     caller.may(&control, "DELETE", PLURAL, Some(&name), &Place::Drover)?;
+    let enrolments = control.objects.list::<Enrolment>().await?.into_iter();
+    let its = enrolments.filter(|of| matches!(&of.spec.process, Process::Gateway(of) if *of == name));
+    let its: Vec<_> = its.collect();
     let known = control.gateways.list().into_iter().find(|gateway| gateway.name == name);
-    let Some(known) = known else {
+    if known.is_none() && its.is_empty() {
         return Err(Refused::of(Status::failure(404, "NotFound", format!("gateways {name:?} not found"))));
-    };
-    if !control.gateways.forget_gone(&name).await? {
-        let message = format!("gateway {name:?} follows control: stop it first");
-        return Err(Refused::of(Status::failure(409, "Conflict", message)));
     }
-    info!(user = caller.user.spec.name, gateway = name, "gateway forgotten");
-    Ok(Json(known))
+    for enrolment in its {
+        end_registrations(&control, &enrolment.spec.process).await?;
+        control.objects.delete::<Enrolment>(enrolment.spec.key(), enrolment.metadata.revision).await?;
+    }
+    drop(writing);
+    info!(user = caller.user.spec.name, gateway = name, "gateway ended");
+    if !control.gateways.forget_once_gone(&name).await? {
+        let message = format!("gateway {name:?} is ended, and has not let go yet: try again in a moment");
+        return Err(Refused::of(Status::failure(503, "ServiceUnavailable", message)));
+    }
+    Ok(Json(known.unwrap_or(GatewayStatus { name, revision: None, gone_s: None })))
 }

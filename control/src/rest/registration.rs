@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use drover_api::identity::GROUPS_SENT_MAX;
 use drover_api::kinds::{
-    Binding, Cluster, Domain, Kind, Object, Process, RegistrationToken, Token, TokenScope,
+    Binding, Cluster, Domain, Enrolment, Kind, Object, Process, RegistrationToken, Token, TokenScope,
 };
 use drover_api::rest::{CreateCluster, CreateRegistrationToken, Created};
 use drover_api::snapshot::ClusterName;
@@ -14,7 +14,7 @@ use drover_api::token;
 use super::caller::Caller;
 use super::tokens::seconds;
 use super::{Writes, field};
-use crate::objects::{RegistrationSecret, Stored};
+use crate::objects::{ObjectsError, RegistrationSecret, Stored};
 use crate::placed::{Place, Placed};
 use crate::routes::{Control, Refused};
 
@@ -80,6 +80,11 @@ impl Writes for Cluster {
                 objects.update(token.metadata.revision, &spec, None).await?;
             }
         }
+        for enrolment in objects.list::<Enrolment>().await? {
+            if enrolment.spec.place() == cluster.place() {
+                objects.delete::<Enrolment>(enrolment.spec.key(), enrolment.metadata.revision).await?;
+            }
+        }
         for registration in objects.list::<RegistrationToken>().await? {
             if registration.spec.place() == cluster.place() {
                 let revision = registration.metadata.revision;
@@ -88,6 +93,27 @@ impl Writes for Cluster {
         }
         Ok(())
     }
+}
+
+impl Writes for Enrolment {
+    async fn create(_control: &Control, _caller: &Caller, _create: Self) -> Result<Created<Self>, Refused> {
+        let message = "a process enrols itself, with a registration token";
+        Err(Refused::of(Status::failure(405, "MethodNotAllowed", message)))
+    }
+
+    async fn before_delete(control: &Control, _caller: &Caller, enrolment: &Self) -> Result<(), Refused> {
+        Ok(end_registrations(control, &enrolment.process).await?)
+    }
+}
+
+/// Registration tokens by which a process that is ended would enrol again. Whoever calls it holds the lock of all writes.
+pub(super) async fn end_registrations(control: &Control, process: &Process) -> Result<(), ObjectsError> {
+    for token in control.objects.list::<RegistrationToken>().await? {
+        if token.spec.process == *process {
+            control.objects.delete::<RegistrationToken>(token.spec.key(), token.metadata.revision).await?;
+        }
+    }
+    Ok(())
 }
 
 impl Writes for RegistrationToken {

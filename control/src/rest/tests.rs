@@ -19,7 +19,7 @@ use super::*;
 use crate::attempts::Attempts;
 use crate::authority::Authority;
 use crate::devices::Devices;
-use crate::enrolment::Enrolment;
+use crate::enrolment::Enroller;
 use crate::gateways::Gateways;
 use crate::group_names::GroupNames;
 use crate::issuers::Issuers;
@@ -52,7 +52,7 @@ pub(crate) async fn served() -> Served {
     let gateways =
         Gateways::load(objects.clone(), uses.clone(), HOUR, CancellationToken::new()).await.unwrap();
     let control = Arc::new(Control {
-        enrolment: Enrolment::new(objects.clone(), authority).unwrap(),
+        enrolment: Enroller::new(objects.clone(), authority).unwrap(),
         objects,
         passwords: Passwords::new(),
         attempts: Attempts::default(),
@@ -481,7 +481,7 @@ async fn guesses_make_their_own_client_wait_and_only_a_gateway_says_which_one_it
         let request = Request::post("/v1/login").header("content-type", "application/json");
         let body = Body::from(json!({ "name": "zoe", "password": "guessed" }).to_string());
         let mut request = request.header("drover-client", client).body(body).unwrap();
-        let peer = by_gateway.then(|| "gateway/g-1".to_owned().try_into().unwrap());
+        let peer = by_gateway.then(|| drover_api::kinds::Holder::of_path("gateway/g-1/e1").unwrap());
         request.extensions_mut().insert(crate::listener::Peer(peer));
         router().with_state(served.control.clone()).oneshot(request).await.unwrap().status().as_u16()
     };

@@ -1,10 +1,10 @@
 //! What gateways serve from, held with the revision of each change, so that a delta is made from any revision.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_api::kinds::{Binding, Cluster, Kind, Metadata, Object, Role, Token, TokenKind, User};
+use drover_api::kinds::{Binding, Cluster, Enrolment, Kind, Metadata, Object, Role, Token, TokenKind, User};
 use drover_api::snapshot::delta::{Changes, Delta};
 use drover_api::snapshot::signing::Signing;
 use drover_api::snapshot::{Document, FORMAT, READER_MIN, SetAside, put_in};
@@ -45,6 +45,10 @@ pub(crate) struct State {
     tokens: Latest<Token>,
     roles: Latest<Role>,
     bindings: Latest<Binding>,
+    /// Enrolments whose certificates are good.
+    enrolments: Arc<BTreeSet<String>>,
+    /// When those changed last.
+    enrolled_at: Revision,
     index: Index,
     /// Records that are none of their kind.
     unreadable: Aside,
@@ -86,11 +90,41 @@ impl State {
                 take_in(&mut self.tokens, unreadable, change, |before, after| index.token(before, after));
             }
             Role::KIND => take_in(&mut self.roles, unreadable, change, |_, _| {}),
+            Enrolment::KIND => self.enrol(&change),
             Binding::KIND => {
                 take_in(&mut self.bindings, unreadable, change, |before, after| index.binding(before, after));
             }
             _other => {}
         }
+    }
+
+    fn enrol(&mut self, change: &Change) {
+        let changed = match change {
+            Change::Put(record) => {
+                !self.enrolments.contains(&record.key) && {
+                    Arc::make_mut(&mut self.enrolments).insert(record.key.clone())
+                }
+            }
+            // Whoever was away may have it still, also where this start never had.
+            Change::Deleted { key, .. } => {
+                if self.enrolments.contains(key) {
+                    Arc::make_mut(&mut self.enrolments).remove(key);
+                }
+                true
+            }
+        };
+        if changed {
+            self.enrolled_at = self.enrolled_at.max(change.revision());
+        }
+    }
+
+    /// Whether a renewal is all that it is: who is enrolled stays the same.
+    fn is_renewal(&self, change: &Change) -> bool {
+        matches!(change, Change::Put(record) if self.enrolments.contains(&record.key))
+    }
+
+    pub(crate) fn has_enrolment(&self, enrolment: &str) -> bool {
+        self.enrolments.contains(enrolment)
     }
 
     /// Takes in changes of tokens, and signs them. Anything else, and what is not sound, leaves all as it was.
@@ -105,7 +139,8 @@ impl State {
                 _ if change.revision() <= self.revision => return false,
                 Token::KIND if self.aside.has(Token::KIND, key) => return false,
                 Token::KIND => drop(last.insert(key, change)),
-                Cluster::KIND | User::KIND | Role::KIND | Binding::KIND => return false,
+                Enrolment::KIND if self.is_renewal(change) => {}
+                Cluster::KIND | User::KIND | Role::KIND | Binding::KIND | Enrolment::KIND => return false,
                 _no_part_of_it => {}
             }
         }
@@ -294,6 +329,7 @@ impl State {
             bindings: objects(&self.bindings, aside),
             assertions: None,
             rosters: Vec::new(),
+            enrolments: Some((*self.enrolments).clone()),
         };
         put_in(&mut document, aside.stand_ins());
         document
@@ -336,6 +372,7 @@ impl State {
             bindings: since(&self.bindings, from, aside),
             assertions,
             rosters,
+            enrolments: (self.enrolled_at > from).then(|| (*self.enrolments).clone()),
         })
     }
 }

@@ -297,7 +297,12 @@ async fn control_is_killed_under_load_and_a_gateway_that_restarts_meanwhile_catc
     })
     .await
     .unwrap();
-    let pushed = pushes(&installation).await;
+    // A gateway that is on its way back is waited for so long that nobody minds, and no longer.
+    let pushed = until("the gateway to catch up", DEADLINE, async || {
+        let pushed = pushes(&installation).await;
+        Ok((pushed.whole + pushed.delta > 0).then_some(pushed))
+    });
+    let pushed = pushed.await.unwrap();
     assert!(pushed.whole == 0 && pushed.delta > 0, "{pushed:?}");
 }
 
@@ -388,4 +393,35 @@ async fn pushes(installation: &Installation) -> Pushes {
         metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
     };
     Pushes { whole: of("whole"), delta: of("delta") }
+}
+
+#[tokio::test]
+async fn regression_an_agent_that_is_ended_is_shut_out_at_once_and_renews_nothing() {
+    let ShortLived { installation, admin, control: _control, _gateway, _agent } =
+        short_lived("control-ended", "ended").await;
+    let token = soon(output(&mut admin.drover(["token", "create"]))).await.unwrap().trim().to_owned();
+    let client = installation.client().unwrap();
+    let answered = async |code: u16| {
+        let (status, _) = client.get("ended", "/version", &token).await?;
+        Ok((status == code).then_some(()))
+    };
+    until("requests to be served", DEADLINE, async || answered(200).await).await.unwrap();
+    let listed = soon(output(&mut admin.drover(["cluster", "agents", "ended", "-o", "json"]))).await.unwrap();
+    let agents: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+    assert!(!agents.is_empty(), "{listed}");
+    for agent in &agents {
+        let id = agent["spec"]["id"].as_str().unwrap();
+        soon(output(&mut admin.drover(["cluster", "agents", "--delete", id]))).await.unwrap();
+    }
+    // The command returns once gateways serve from it.
+    assert_eq!(answered(503).await.unwrap(), Some(()));
+    until("a renewal to be refused", DEADLINE, async || {
+        let log = tokio::fs::read_to_string(installation.folder.join("agent-ended/agent.log")).await?;
+        Ok((log.contains("not enrolled any more") || log.contains("unknown, expired")).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(answered(503).await.unwrap(), Some(()));
+    let listed = soon(output(&mut admin.drover(["gateway", "list"]))).await.unwrap();
+    assert!(listed.contains("follows"), "{listed}");
 }

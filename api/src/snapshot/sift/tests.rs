@@ -57,6 +57,7 @@ fn document() -> Document {
         ],
         assertions: None,
         rosters: vec![],
+        enrolments: None,
     }
 }
 
