@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::info;
 
-use crate::devices::{Decided, Decision};
+use crate::devices::{Decided, Decision, Grant};
 use crate::listener::Client;
 use crate::rest::caller::Caller;
 use crate::rest::login::log_in;
@@ -187,11 +187,13 @@ async fn decide(
 ) -> Response {
     let Ok(Form(Decide { csrf, user_code, decision })) = form else { return foreign() };
     let Some(signed) = theirs(&control, &headers, &csrf).await else { return foreign() };
-    let principal = signed.caller.user.spec.principal.clone();
+    let (principal, session) =
+        (signed.caller.user.spec.principal.clone(), signed.caller.token.spec.session.clone());
     let (made, done) = match decision {
-        Answer::Grant => {
-            (Decision::Granted(principal), "Granted. Your terminal goes on by itself within seconds.")
-        }
+        Answer::Grant => (
+            Decision::Granted(Grant { principal, session }),
+            "Granted. Your terminal goes on by itself within seconds.",
+        ),
         Answer::Deny => (Decision::Denied, "Refused. The program gets nothing."),
     };
     // Behind what takes the session away, there is nobody who could grant.

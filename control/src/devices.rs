@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use drover_api::kinds::Session;
 use drover_daemon::client::counted_as;
 use rand::seq::IndexedRandom;
 use sha2::{Digest, Sha256};
@@ -79,8 +80,14 @@ pub(crate) enum Decided {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Denied,
-    /// By the user of a principal.
-    Granted(String),
+    Granted(Grant),
+}
+
+/// Who granted a login, and from which session: what comes of it lasts no longer, and is no younger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub principal: String,
+    pub session: Option<Session>,
 }
 
 /// What a program and a person get to know.
@@ -97,9 +104,16 @@ pub(crate) enum Asked {
     Denied,
     /// Or never begun, or granted and taken before.
     Expired,
-    Granted(String),
+    Granted(Grant),
     Pending,
     TooSoon,
+}
+
+#[cfg(test)]
+impl From<&str> for Grant {
+    fn from(principal: &str) -> Self {
+        Self { principal: principal.to_owned(), session: None }
+    }
 }
 
 impl Devices {
@@ -157,7 +171,7 @@ impl Devices {
             None => return Asked::Pending,
             Some(Decision::Granted(_)) if !may_take => return Asked::Pending,
             Some(Decision::Denied) => Asked::Denied,
-            Some(Decision::Granted(principal)) => Asked::Granted(principal.clone()),
+            Some(Decision::Granted(grant)) => Asked::Granted(grant.clone()),
         };
         all.remove(device_code);
         asked
@@ -170,7 +184,7 @@ impl Devices {
         redirect_uri: &str,
         verifier: &str,
         now: Instant,
-    ) -> Option<String> {
+    ) -> Option<Grant> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let granted = |pending: &Pending| matches!(pending.decision, Some(Decision::Granted(_)));
         all.get(code).filter(|pending| pending.loopback.is_some() && granted(pending))?;
@@ -179,10 +193,10 @@ impl Devices {
         let shown = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
         let same: bool = shown.as_bytes().ct_eq(loopback.challenge.as_bytes()).into();
         match pending.decision {
-            Some(Decision::Granted(principal))
+            Some(Decision::Granted(grant))
                 if same && loopback.redirect_uri == redirect_uri && now < pending.ends =>
             {
-                Some(principal)
+                Some(grant)
             }
             Some(Decision::Denied | Decision::Granted(_)) | None => None,
         }
@@ -197,9 +211,9 @@ impl Devices {
 
     /// Takes back what the user of a principal granted, and no program took yet.
     pub(crate) fn forget(&self, principal: &str) {
-        let theirs = Decision::Granted(principal.to_owned());
+        let is_theirs = |decision: &Decision| matches!(decision, Decision::Granted(grant) if grant.principal == principal);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, pending| pending.decision.as_ref() != Some(&theirs));
+        all.retain(|_, pending| !pending.decision.as_ref().is_some_and(is_theirs));
     }
 
     /// What waits for a person with a code, however they wrote it.

@@ -7,7 +7,7 @@ use drover_api::kinds::{
 };
 use drover_api::snapshot::{Alone, Unsound};
 use drover_api::token::{CredentialHash, TokenId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -111,6 +111,9 @@ impl Kept for User {
 pub struct UserName {
     pub name: String,
     pub principal: String,
+    /// The user was: whoever comes back by that principal is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
 }
 
 impl Kind for UserName {
@@ -135,9 +138,14 @@ pub struct RevokedJwt {
     pub ends_at: Timestamp,
 }
 
+/// Of a JWT from before its end was kept.
+fn untold() -> Timestamp {
+    Timestamp::now().saturating_add(SignedDuration::from_hours(365 * 24)).unwrap_or(Timestamp::MAX)
+}
+
 impl RevokedJwt {
     pub fn of(token: &Token) -> Self {
-        Self { id: token.id.clone(), ends_at: token.jwt_ends_at.unwrap_or(token.expires_at) }
+        Self { id: token.id.clone(), ends_at: token.jwt_ends_at.unwrap_or_else(untold) }
     }
 }
 

@@ -96,7 +96,10 @@ pub(crate) async fn take_in(
     }
     let Admitted { principal, display_name, groups } = admitted;
     let name = free_name(objects, &provider.name, &person.login, &principal).await?;
-    let user = User { principal, name, display_name, groups, disabled: false };
+    // Who was disabled when they were deleted is so still: a deletion lets nobody in.
+    let gone = objects.list::<UserName>().await?;
+    let disabled = gone.iter().any(|gone| gone.spec.principal == principal && gone.spec.disabled);
+    let user = User { principal, name, display_name, groups, disabled };
     info!(user = user.name, principal = user.principal, "a user comes from a directory");
     Ok(objects.create(&user, None).await?)
 }
@@ -373,7 +376,7 @@ pub(crate) mod tests {
             (renamed.spec.name.as_str(), &renamed.spec.groups[..]),
             ("zoe@corp", &["corp:group/b".to_owned()][..])
         );
-        let gone = UserName { name: "zoe@corp".into(), principal: "corp:user/1".into() };
+        let gone = UserName { name: "zoe@corp".into(), principal: "corp:user/1".into(), disabled: false };
         objects.create(&gone, None).await.unwrap();
         objects.delete::<User>("zoe@corp", renamed.metadata.revision).await.unwrap();
         assert_eq!(take_in(None, &person("3", "zoe", &[])).await.unwrap().spec.name, "zoe-3@corp");

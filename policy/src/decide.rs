@@ -12,6 +12,7 @@ use crate::compiled::{Compiled, Verdict};
 use crate::covers::{self, Until, later};
 use crate::holdings::Holdings;
 use crate::ids::{ClusterId, Principal, RoleName, Subject};
+use crate::impersonate;
 use crate::index::{Flat, Index};
 use crate::model;
 use crate::permit::Permit;
@@ -176,6 +177,19 @@ impl Policy {
     /// Whether a role denies anything: who gives or takes it away decides for others than its owner.
     pub fn denies(&self, role: &RoleName) -> bool {
         self.index.role(role).is_some_and(Flat::denies)
+    }
+
+    /// Whether a role lets anybody act as others.
+    pub fn impersonates(&self, role: &RoleName) -> bool {
+        let role = self.index.role(role);
+        role.is_some_and(|role| role.rows.iter().any(|row| impersonate::allowed(row).is_some()))
+    }
+
+    /// Whether anything is denied in a project of a cluster: where its namespaces are decides what that is.
+    pub fn denies_in_projects(&self, cluster: &ClusterId) -> bool {
+        self.index.all_held().any(|(_, held)| {
+            matches!(&held.domain, Domain::Project(of, _) if of == cluster) && held.role.denies()
+        })
     }
 
     /// Whether anything is denied to a principal itself.

@@ -40,6 +40,9 @@ pub struct Token {
 pub struct Session {
     /// Id of the first token.
     pub id: TokenId,
+    /// When a person last logged in for it: what was granted or renewed has the time of what it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Timestamp>,
     /// After that, only a person's login begins another.
     pub ends_at: Timestamp,
     /// From then on the token may be renewed: the last of a session never.

@@ -1,5 +1,6 @@
 //! What RBAC cannot say, as ValidatingAdmissionPolicies: of all who come with groups of Drover's, only owners change what
-//! runs in system namespaces, and nobody makes a token of a service account that may do more than they.
+//! runs in system namespaces, and nobody makes a token of a service account, or a Secret with one, that has a right in the whole
+//! cluster which they have not. Whoever may run pods in a namespace runs them as any account of it: no policy says otherwise.
 //!
 //! The gateway's rules say the first as well; here the cluster itself does, whatever a gateway asks for.
 
@@ -10,6 +11,8 @@ use super::metadata;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const OWNER: &str = "drover:cluster-owner";
+
+const IS_TOKEN: &str = "request.resource.resource == 'serviceaccounts'";
 
 /// What makes a service account worth more than most: API group, resource, subresource and verb.
 const POWERS: [(&str, &str, &str, &str); 13] = [
@@ -66,7 +69,7 @@ fn token_requests() -> Value {
             if subresource.is_empty() { String::new() } else { format!(".subresource('{subresource}')") };
         format!("{who}.group('{group}').resource('{resource}'){subresource}.check('{verb}').allowed()")
     };
-    let account = "authorizer.serviceAccount(request.namespace, request.name)";
+    let account = "authorizer.serviceAccount(request.namespace, variables.account)";
     let validations = POWERS.iter().map(|power| {
         let (group, resource, subresource, verb) = power;
         let what = [*group, *resource, *subresource].map(str::to_owned).into_iter().filter(|part| !part.is_empty());
@@ -79,10 +82,19 @@ fn token_requests() -> Value {
     });
     json!({
         "failurePolicy": "Fail",
-        "matchConstraints": { "resourceRules": [{
-            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["serviceaccounts/token"], "operations": ["CREATE"],
-        }] },
-        "matchConditions": [of_a_role()],
+        "matchConstraints": { "resourceRules": [
+            { "apiGroups": [""], "apiVersions": ["v1"], "resources": ["serviceaccounts/token"], "operations": ["CREATE"] },
+            { "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"] },
+        ] },
+        "matchConditions": [
+            of_a_role(),
+            // Into such a Secret the cluster itself writes a token.
+            { "name": "of-an-account", "expression": format!("{IS_TOKEN} || (has(object.type) && object.type == 'kubernetes.io/service-account-token')") },
+        ],
+        "variables": [{
+            "name": "account",
+            "expression": format!("{IS_TOKEN} ? request.name : object.metadata.annotations['kubernetes.io/service-account.name']"),
+        }],
         "validations": validations.collect::<Vec<_>>(),
     })
 }

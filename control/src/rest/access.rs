@@ -105,15 +105,18 @@ async fn check(control: &Control, caller: &Caller, binding: &Binding) -> Result<
     Ok(())
 }
 
-/// What takes more than the right to bind in a place: a role that denies takes that of Drover itself, and a place that is
-/// everywhere a login of now.
+/// What takes more than the right to bind in a place: a role that denies takes an administrator; and such a role, one to
+/// act as others, and a place that is everywhere take a login of now.
 fn check_reach(control: &Control, caller: &Caller, method: &str, binding: &Binding) -> Result<(), Refused> {
-    let denies =
-        RoleName::parse(&binding.role).is_ok_and(|role| control.snapshots.authorizer().denies(&role));
+    let role = RoleName::parse(&binding.role).ok();
+    let authorizer = control.snapshots.authorizer();
+    let denies = role.as_ref().is_some_and(|role| authorizer.denies(role));
+    let impersonates = role.as_ref().is_some_and(|role| authorizer.impersonates(role));
     if denies {
         caller.may(control, method, Binding::PLURAL, Some(&binding.name), &Place::Drover)?;
+        caller.must_administer_for_good(control)?;
     }
-    if binding.place() == Place::Drover {
+    if denies || impersonates || binding.place() == Place::Drover {
         caller.must_have_just_logged_in()?;
     }
     Ok(())
@@ -122,6 +125,7 @@ fn check_reach(control: &Control, caller: &Caller, method: &str, binding: &Bindi
 impl Writes for Role {
     async fn create(control: &Control, caller: &Caller, role: Role) -> Result<Created<Self>, Refused> {
         caller.may(control, "POST", Self::PLURAL, None, &Place::Drover)?;
+        caller.must_have_just_logged_in()?;
         check_role(control, caller, &role).await?;
         Ok(Created { object: control.objects.create(&role, None).await?, secret: None })
     }
@@ -132,6 +136,11 @@ impl Writes for Role {
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
+        caller.must_have_just_logged_in()?;
+        // What it denies would be denied to nobody any more.
+        if RoleName::parse(&next.name).is_ok_and(|role| control.snapshots.authorizer().denies(&role)) {
+            caller.must_administer_for_good(control)?;
+        }
         check_role(control, caller, &next).await?;
         Ok(control.objects.update(current.object.metadata.revision, &next, None).await?)
     }

@@ -105,10 +105,9 @@ impl Caller {
 
     /// Refuses whom a login of long ago, or no login at all, lets act: where somebody else could act as others by it.
     pub(crate) fn must_have_just_logged_in(&self) -> Result<(), Refused> {
-        let Object { metadata, spec: token } = &self.token;
-        let is_first = token.session.as_ref().is_some_and(|session| session.id == token.id);
-        let age = self.now.duration_since(metadata.created_at.into()).unwrap_or_default();
-        if is_first && age <= JUST_LOGGED_IN {
+        let began_at = self.token.spec.session.as_ref().and_then(|session| session.began_at);
+        let age = began_at.map(|began_at| self.now.duration_since(began_at.into()).unwrap_or_default());
+        if age.is_some_and(|age| age <= JUST_LOGGED_IN) {
             return Ok(());
         }
         let message = "this takes a login of the last 5 minutes: drover login again, and then try again";

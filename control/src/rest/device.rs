@@ -16,9 +16,10 @@ use serde::Deserialize;
 use tracing::info;
 
 use super::caller::Writing;
+use super::tokens::Login;
 use super::{applied, tokens};
 use crate::console;
-use crate::devices::{Asked, INTERVAL, LIFETIME};
+use crate::devices::{Asked, Grant, INTERVAL, LIFETIME};
 use crate::listener::Client;
 use crate::routes::{Control, Refused};
 
@@ -91,10 +92,10 @@ pub(super) async fn token(
         None
     };
     if client_id == CLIENT_ID && code_grant {
-        let principal = control.devices.exchange(&code, &redirect_uri, &code_verifier, now);
-        return match principal.zip(writing) {
-            Some((principal, writing)) => {
-                granted(&control, &principal, writing).await.unwrap_or_else(Refused::into_response)
+        let grant = control.devices.exchange(&code, &redirect_uri, &code_verifier, now);
+        return match grant.zip(writing) {
+            Some((grant, writing)) => {
+                granted(&control, &grant, writing).await.unwrap_or_else(Refused::into_response)
             }
             None => refused("invalid_grant"),
         };
@@ -110,21 +111,23 @@ pub(super) async fn token(
         Asked::Expired => refused("expired_token"),
         Asked::Pending => refused("authorization_pending"),
         Asked::TooSoon => refused("slow_down"),
-        Asked::Granted(principal) => match writing {
-            Some(writing) => {
-                granted(&control, &principal, writing).await.unwrap_or_else(Refused::into_response)
-            }
+        Asked::Granted(grant) => match writing {
+            Some(writing) => granted(&control, &grant, writing).await.unwrap_or_else(Refused::into_response),
             None => refused("authorization_pending"),
         },
     }
 }
 
-async fn granted(control: &Control, principal: &str, writing: Writing<'_>) -> Result<Response, Refused> {
+async fn granted(control: &Control, grant: &Grant, writing: Writing<'_>) -> Result<Response, Refused> {
     let now = SystemTime::now();
     let made = {
-        let user = control.snapshots.state().published_user(principal).filter(|user| !user.spec.disabled);
+        let user =
+            control.snapshots.state().published_user(&grant.principal).filter(|user| !user.spec.disabled);
         let Some(user) = user else { return Ok(refused("access_denied")) };
-        (tokens::log_in(control, &user.spec, None, now).await?, user.spec.name)
+        {
+            let login = grant.session.as_ref().map_or(Login::New, Login::Granted);
+            (tokens::log_in(control, &user.spec, login, now).await?, user.spec.name)
+        }
     };
     drop(writing);
     let (made, user) = made;

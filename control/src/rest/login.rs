@@ -89,7 +89,7 @@ async fn local(
             same && !now.object.spec.disabled
         });
         let Some(Stored { object: user, .. }) = now else { return Err(changed()) };
-        tokens::log_in(control, &user.spec, None, SystemTime::now()).await?
+        tokens::log_in(control, &user.spec, tokens::Login::New, SystemTime::now()).await?
     };
     info!(user = name, token = %made.object.spec.id, "login");
     Ok(made)
@@ -150,7 +150,7 @@ pub(crate) async fn come_back(
     if is_browsers(provider) {
         people::keep_grant(&control.objects, &user.principal, grant).await?;
     }
-    let made = tokens::log_in(control, &user, None, SystemTime::now()).await?;
+    let made = tokens::log_in(control, &user, tokens::Login::New, SystemTime::now()).await?;
     info!(user = user.name, token = %made.object.spec.id, "login");
     Ok(made)
 }

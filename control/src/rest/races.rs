@@ -175,7 +175,7 @@ async fn regression_two_first_logins_of_one_person_make_one_user() {
     let began = control.written();
     let Stored { object: zoe, .. } = control.objects.get::<User>("zoe@corp").await.unwrap().unwrap();
     people::end_tokens(control, |token| token.user == "corp:user/1").await.unwrap();
-    let gone = UserName { name: "zoe@corp".into(), principal: "corp:user/1".into() };
+    let gone = UserName { name: "zoe@corp".into(), principal: "corp:user/1".into(), disabled: false };
     control.objects.create(&gone, None).await.unwrap();
     control.objects.delete::<User>("zoe@corp", zoe.metadata.revision).await.unwrap();
     assert_eq!(log_in(began).await.err().unwrap().code(), 401);

@@ -11,6 +11,8 @@ use drover_api::snapshot::ClusterName;
 use drover_api::status::Status;
 use drover_api::token;
 
+use drover_policy::{self as policy, ClusterId, RoleName};
+
 use super::caller::Caller;
 use super::tokens::seconds;
 use super::{Writes, field};
@@ -37,10 +39,13 @@ impl Writes for Cluster {
 
     async fn replace(
         control: &Control,
-        _caller: &Caller,
+        caller: &Caller,
         current: Stored<Self>,
         next: Self,
     ) -> Result<Object<Self>, Refused> {
+        if next.projects != current.object.spec.projects {
+            check_projects(control, caller, &next)?;
+        }
         if next.id != current.object.spec.id {
             return Err(Refused::of(Status::invalid("spec.id", "does not change")));
         }
@@ -95,6 +100,31 @@ impl Writes for Cluster {
     }
 }
 
+/// Who says which namespaces a project has gives all of them to who holds roles in it, and takes them out of what is
+/// denied there.
+fn check_projects(control: &Control, caller: &Caller, next: &Cluster) -> Result<(), Refused> {
+    for namespace in policy::templates::SYSTEM_NAMESPACES {
+        if next.projects.contains_key(namespace) {
+            let problem = format!("{namespace} is in no project: it is the cluster's own");
+            return Err(Refused::of(Status::invalid("spec.projects", problem)));
+        }
+    }
+    let id = field("spec.id", ClusterId::parse(&next.id))?;
+    let authorizer = control.snapshots.authorizer();
+    if authorizer.denies_in_projects(&id) {
+        caller.must_administer_for_good(control)?;
+    }
+    if authorizer.covers(&caller.subject, &owner(), &policy::Domain::Cluster(id), caller.now) != Some(None) {
+        let message = "to say what a project has takes all of cluster-owner there, without an end";
+        return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+    }
+    Ok(())
+}
+
+fn owner() -> RoleName {
+    RoleName::parse("cluster-owner").expect("it has a role's form")
+}
+
 impl Writes for Enrolment {
     async fn create(_control: &Control, _caller: &Caller, _create: Self) -> Result<Created<Self>, Refused> {
         let message = "a process enrols itself, with a registration token";
@@ -140,6 +170,15 @@ impl Writes for RegistrationToken {
         if let Process::Gateway(_) = &spec.process {
             caller.must_have_just_logged_in()?;
             caller.must_administer_for_good(control)?;
+        }
+        // An agent sees what everybody asks of its cluster.
+        if let Process::Agent(id) = &spec.process {
+            let domain = policy::Domain::Cluster(id.clone());
+            let until = control.snapshots.authorizer().covers(&caller.subject, &owner(), &domain, caller.now);
+            if until.is_none_or(|until| policy::later(until, Some(expires_at.into())) != until) {
+                let message = "an agent takes all of cluster-owner there, for as long as its token lasts";
+                return Err(Refused::of(Status::failure(403, "Forbidden", message)));
+            }
         }
         let secret = RegistrationSecret { hash: generated.hash };
         let object = control.objects.create(&spec, Some(&secret)).await?;

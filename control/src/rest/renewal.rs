@@ -84,7 +84,7 @@ async fn next(
     if !is_on(control, user).await? {
         return Err(forbidden("nobody logs in through the user's provider now"));
     }
-    let made = tokens::log_in(control, user, Some(session), caller.now).await?;
+    let made = tokens::log_in(control, user, tokens::Login::Next(session), caller.now).await?;
     let renewed = Session { renewed: true, ..session.clone() };
     let renewed = Token { session: Some(renewed), ..token.spec.clone() };
     control.objects.update(token.metadata.revision, &renewed, None).await?;

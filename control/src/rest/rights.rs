@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use drover_api::kinds::{Binding, Domain, Role, Token, TokenKind, TokenScope, User};
+use drover_api::kinds::{Binding, Domain, Role, Session, Token, TokenKind, TokenScope, User};
 use serde_json::{Value, json};
 
 use super::tests::{Served, served, token};
@@ -95,10 +95,24 @@ async fn what_lets_one_act_as_others_takes_a_login_of_the_last_minutes() {
     let control = &served.control;
     let root = control.objects.get::<User>("root").await.unwrap().unwrap().object.spec;
     let bot = token(control, &root, TokenKind::Bot, TokenScope::All).await.secret.unwrap();
-    // The second of a session: its login was long ago.
-    let first = tokens::log_in(control, &root, None, SystemTime::now()).await.ok().unwrap().object.spec;
-    let renewed = tokens::log_in(control, &root, first.session.as_ref(), SystemTime::now()).await;
-    let renewed = renewed.ok().unwrap().secret.unwrap();
+    let acts =
+        json!({ "effect": "allow", "verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"] });
+    let acts: Role = serde_json::from_value(json!({ "name": "acts", "rules": [acts] })).unwrap();
+    control.objects.create(&acts, None).await.unwrap();
+    // Of a session whose login was long ago: the next of it, and what is granted from it in the console.
+    let first =
+        tokens::log_in(control, &root, tokens::Login::New, SystemTime::now()).await.ok().unwrap().object.spec;
+    let long_ago = Session {
+        began_at: Some(jiff::Timestamp::now() - jiff::SignedDuration::from_mins(6)),
+        ..first.session.unwrap()
+    };
+    let of = async |login: tokens::Login<'_>| {
+        let made = tokens::log_in(control, &root, login, SystemTime::now()).await.ok().unwrap();
+        assert_eq!(made.object.spec.session.unwrap().ends_at, long_ago.ends_at);
+        made.secret.unwrap()
+    };
+    let renewed = of(tokens::Login::Next(&long_ago)).await;
+    let granted = of(tokens::Login::Granted(&long_ago)).await;
     let binding = json!({ "principal": "local:group/g", "role": "cluster-viewer", "domain": "global" });
     for (path, body) in [
         ("/v1/users/zoe/password", json!({ "password": "another horse" })),
@@ -106,8 +120,16 @@ async fn what_lets_one_act_as_others_takes_a_login_of_the_last_minutes() {
         ("/v1/tokens", json!({ "kind": "bot", "scope": "all", "lifetime_s": 60, "user": "zoe" })),
         ("/v1/registrationtokens", json!({ "process": "gateway/g-2" })),
         ("/v1/rolebindings", binding),
+        (
+            "/v1/roles",
+            json!({ "name": "r", "rules": [{ "effect": "allow", "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }] }),
+        ),
+        (
+            "/v1/rolebindings",
+            json!({ "principal": "local:group/g", "role": "acts", "domain": { "cluster": "c-1" } }),
+        ),
     ] {
-        for of_long_ago in [&bot, &renewed] {
+        for of_long_ago in [&bot, &renewed, &granted] {
             let (code, refused) = served.ask(of_long_ago, "POST", path, Some(body.clone())).await;
             assert_eq!((code, &refused["reason"]), (403, &json!("LoginRequired")), "{path}");
         }
@@ -115,7 +137,12 @@ async fn what_lets_one_act_as_others_takes_a_login_of_the_last_minutes() {
             change_user(&served, &bot, "zoe", |spec| spec["groups"] = json!(["local:group/x"])).await,
             403
         );
-        let now = tokens::log_in(control, &root, None, SystemTime::now()).await.ok().unwrap().secret.unwrap();
+        let now = tokens::log_in(control, &root, tokens::Login::New, SystemTime::now())
+            .await
+            .ok()
+            .unwrap()
+            .secret
+            .unwrap();
         let (code, answer) = served.ask(&now, "POST", path, Some(body)).await;
         assert!(code < 300, "{path}: {answer}");
     }
@@ -294,4 +321,91 @@ async fn regression_people_of_any_name_are_managed_like_others() {
     let seer = served.user("seer", &[("sees-admin", Domain::Global)]).await;
     assert_eq!(served.ask(&seer, "GET", "/v1/users/admin", None).await.0, 200);
     assert_eq!(served.ask(&seer, "GET", "/v1/users/%2561dmin", None).await.0, 404);
+}
+
+#[tokio::test]
+async fn regression_who_holds_an_administrators_rules_is_none_and_makes_none() {
+    let served = served().await;
+    served.user("root", &[("admin", Domain::Global)]).await;
+    let all = |kind: Value| {
+        let mut rule = json!({ "effect": "allow", "verbs": ["*"] });
+        rule.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+        rule
+    };
+    let rules =
+        [all(json!({ "apiGroups": ["*"], "resources": ["*"] })), all(json!({ "nonResourceURLs": ["*"] }))];
+    let role: Role = serde_json::from_value(json!({ "name": "everything", "rules": rules })).unwrap();
+    served.control.objects.create(&role, None).await.unwrap();
+    let holder = served.user("holder", &[("everything", Domain::Global)]).await;
+    let ask =
+        async |method: &str, path: &str, body: Value| served.ask(&holder, method, path, Some(body)).await.0;
+    let admin = json!({ "principal": "local:user/holder", "role": "admin", "domain": "global" });
+    assert_eq!(ask("POST", "/v1/rolebindings", admin).await, 403);
+    assert_eq!(ask("POST", "/v1/users/root/password", json!({ "password": "another horse" })).await, 403);
+    assert_eq!(
+        ask("POST", "/v1/tokens", json!({ "kind": "bot", "scope": "all", "user": "root" })).await,
+        403
+    );
+    assert_eq!(ask("POST", "/v1/registrationtokens", json!({ "process": "gateway/mine" })).await, 403);
+    // What they do hold they give.
+    let own = json!({ "principal": "local:group/g", "role": "everything", "domain": "global" });
+    assert_eq!(ask("POST", "/v1/rolebindings", own).await, 201);
+}
+
+#[tokio::test]
+async fn regression_no_deny_is_lost_by_whom_it_binds() {
+    let served = served().await;
+    let admin = served.user("root", &[("admin", Domain::Global)]).await;
+    let rule = json!({ "effect": "deny", "verbs": ["*"], "apiGroups": [""], "resources": ["secrets"] });
+    let role: Role = serde_json::from_value(json!({ "name": "no-secrets", "rules": [rule] })).unwrap();
+    served.control.objects.create(&role, None).await.unwrap();
+    let one = || Domain::Cluster("c-1".into());
+    let in_web = Domain::Project { cluster: "c-1".into(), project: "web".into() };
+    let mia = manager(&served).await;
+    bind(&served, "mias", "local:user/mia", "no-secrets", one(), None).await;
+    let owner = served.user("owner", &[("cluster-owner", one())]).await;
+    let (_, mut cluster) = served.ask(&owner, "GET", "/v1/clusters/one", None).await;
+    cluster["spec"]["projects"] = json!({ "shop": "web" });
+    let put = async |token: &str, object: &Value| {
+        served.ask(token, "PUT", "/v1/clusters/one", Some(object.clone())).await.0
+    };
+    assert_eq!(put(&owner, &cluster).await, 200, "nothing is denied in a project yet");
+    bind(&served, "owners", "local:user/owner", "no-secrets", in_web.clone(), None).await;
+
+    // In the role, by the binding, with the user, and by what the project has.
+    let (_, mut role) = served.ask(&mia, "GET", "/v1/roles/no-secrets", None).await;
+    role["spec"]["rules"] = json!([]);
+    assert_eq!(served.ask(&mia, "PUT", "/v1/roles/no-secrets", Some(role.clone())).await.0, 403);
+    for path in ["/v1/rolebindings/mias", "/v1/users/mia"] {
+        assert_eq!(served.ask(&mia, "DELETE", path, None).await.0, 403, "{path}");
+    }
+    let (_, mut cluster) = served.ask(&owner, "GET", "/v1/clusters/one", None).await;
+    cluster["spec"]["projects"] = json!({});
+    assert_eq!(put(&owner, &cluster).await, 403);
+    let system = {
+        let mut system = cluster.clone();
+        system["spec"]["projects"] = json!({ "kube-system": "web" });
+        system
+    };
+    assert_eq!(put(&admin, &system).await, 422);
+    assert_eq!(put(&admin, &cluster).await, 200);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/rolebindings/mias", None).await.0, 200);
+    assert_eq!(served.ask(&admin, "DELETE", "/v1/users/mia", None).await.0, 200);
+    assert_eq!(served.ask(&admin, "PUT", "/v1/roles/no-secrets", Some(role)).await.0, 200);
+}
+
+#[tokio::test]
+async fn regression_an_owner_for_an_hour_lets_no_agent_in_for_a_month() {
+    let served = served().await;
+    let owner = served.user("owner", &[]).await;
+    bind(&served, "owners", "local:user/owner", "cluster-owner", Domain::Cluster("c-1".into()), Some(3600))
+        .await;
+    for (lifetime_s, expected) in [(30 * 24 * 3600, 403), (1800, 201)] {
+        let agent = json!({ "process": "cluster/c-1/agent", "lifetime_s": lifetime_s });
+        assert_eq!(served.ask(&owner, "POST", "/v1/registrationtokens", Some(agent)).await.0, expected);
+    }
+    // Nor who may merely make registration tokens.
+    let mia = manager(&served).await;
+    let agent = json!({ "process": "cluster/c-1/agent" });
+    assert_eq!(served.ask(&mia, "POST", "/v1/registrationtokens", Some(agent)).await.0, 403);
 }

@@ -98,7 +98,7 @@ pub(crate) async fn token(
     scope: drover_api::kinds::TokenScope,
 ) -> drover_api::rest::Created<Token> {
     let now = SystemTime::now();
-    let login = tokens::log_in(control, user, None, now).await.ok().unwrap().object;
+    let login = tokens::log_in(control, user, tokens::Login::New, now).await.ok().unwrap().object;
     let made = tokens::make(control, &login.spec, user, kind, scope, Lasts::default(), now).await;
     control.objects.delete::<Token>(login.spec.id.as_str(), login.metadata.revision).await.unwrap();
     made.ok().unwrap()
@@ -127,7 +127,7 @@ impl Served {
             self.put(&Binding { name, principal: principal.clone(), role, domain, expires_at: None }).await;
         }
         // Of a login of now, by which they may do all that their roles allow.
-        let made = tokens::log_in(&self.control, &user, None, SystemTime::now()).await;
+        let made = tokens::log_in(&self.control, &user, tokens::Login::New, SystemTime::now()).await;
         made.ok().unwrap().secret.unwrap()
     }
 

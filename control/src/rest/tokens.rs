@@ -85,24 +85,39 @@ pub(crate) async fn make(
     keep(control, Token { idle_s: lasts.idle_s, made_by, ..token }, &secret).await
 }
 
+/// What a token of a login comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Login<'a> {
+    New,
+    /// By somebody who is logged in, for a program of theirs: it ends with what they had, and is as old.
+    Granted(&'a Session),
+    Next(&'a Session),
+}
+
 /// A token for somebody who has logged in: the next one of a session, or the first of one.
 pub(crate) async fn log_in(
     control: &Control,
     user: &User,
-    before: Option<&Session>,
+    login: Login<'_>,
     now: SystemTime,
 ) -> Result<Created<Token>, Refused> {
     let Logins { lifetime, session } = control.logins;
-    let ends_at = match before {
-        Some(before) => before.ends_at,
-        None => field("session", seconds(now + session.max(lifetime)))?,
+    let (began_at, ends_at) = match login {
+        Login::Granted(of) | Login::Next(of) => (of.began_at, of.ends_at),
+        Login::New => {
+            let ends_at = field("session", seconds(now + session.max(lifetime)))?;
+            (Some(field("session", Timestamp::try_from(now))?), ends_at)
+        }
     };
     let expires_at = field("session", seconds(now + lifetime))?.min(ends_at);
     let renewable_at =
         if expires_at < ends_at { field("session", seconds(now + lifetime / 2))? } else { ends_at };
     let (token, secret) = generate(user, TokenKind::Login, TokenScope::All, expires_at);
-    let id = before.map_or(&token.id, |before| &before.id).clone();
-    let session = Some(Session { id, ends_at, renewable_at, renewed: false });
+    let id = match login {
+        Login::Next(of) => of.id.clone(),
+        Login::Granted(_) | Login::New => token.id.clone(),
+    };
+    let session = Some(Session { id, began_at, ends_at, renewable_at, renewed: false });
     keep(control, Token { session, ..token }, &secret).await
 }
 

@@ -78,11 +78,16 @@ impl Writes for User {
     }
 
     /// The name first, which nobody gets again; then what the user could still use.
-    async fn before_delete(control: &Control, _caller: &Caller, user: &Self) -> Result<(), Refused> {
-        if control.objects.get::<objects::UserName>(&user.name).await?.is_none() {
-            let gone = objects::UserName { name: user.name.clone(), principal: user.principal.clone() };
-            control.objects.create(&gone, None).await?;
+    async fn before_delete(control: &Control, caller: &Caller, user: &Self) -> Result<(), Refused> {
+        // What is denied to them goes with them, and a directory may bring them back.
+        let denied = Principal::parse(&user.principal)
+            .is_ok_and(|principal| control.snapshots.authorizer().is_denied_anything(&principal));
+        if denied {
+            caller.must_administer_for_good(control)?;
         }
+        let (name, principal) = (user.name.clone(), user.principal.clone());
+        let gone = objects::UserName { name, principal, disabled: user.disabled };
+        control.objects.put(&gone, None).await?;
         revoke_tokens(control, |token| token.user == user.principal).await?;
         control.devices.forget(&user.principal);
         if let Some(grant) = control.objects.get::<objects::Grant>(&user.principal).await? {
@@ -97,7 +102,7 @@ impl Writes for User {
     }
 
     async fn before_delete_unread(control: &Control, key: &str) -> Result<(), Refused> {
-        let gone = objects::UserName { name: key.to_owned(), principal: UNREAD.to_owned() };
+        let gone = objects::UserName { name: key.to_owned(), principal: UNREAD.to_owned(), disabled: true };
         if control.objects.get::<objects::UserName>(key).await?.is_none() {
             control.objects.create(&gone, None).await?;
         }

@@ -74,6 +74,24 @@ async fn regression_nobody_makes_a_token_that_may_do_more_than_they() {
     let said = until("the policy", DEADLINE, async || Ok(says("drover:cluster-member", &mighty).await.err()));
     let said = said.await.unwrap();
     assert!(said.contains(refused), "{said}");
+    // Nor a Secret that the cluster writes one into.
+    let secret = |account: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let annotations = serde_json::json!({ "kubernetes.io/service-account.name": account });
+        let metadata = serde_json::json!({ "name": format!("of-{account}"), "namespace": "default", "annotations": annotations });
+        let secret = serde_json::json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": metadata });
+        std::fs::write(file.path(), secret.to_string()).unwrap();
+        file
+    };
+    let create = async |group: &str, account: &str| {
+        let file = secret(account);
+        says(group, &["create", "-f", file.path().to_str().unwrap()]).await
+    };
+    let said = create("drover:cluster-member", "mighty").await.unwrap_err();
+    assert!(said.contains(refused), "{said}");
+    create("drover:cluster-member", "reader").await.unwrap();
+    create("drover:cluster-owner", "mighty").await.unwrap();
+    says("drover:cluster-member", &["create", "secret", "generic", "members"]).await.unwrap();
     // A member reads secrets as it does.
     says("drover:cluster-member", &["create", "token", "reader"]).await.unwrap();
     says("drover:cluster-owner", &mighty).await.unwrap();

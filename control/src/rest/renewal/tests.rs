@@ -24,7 +24,7 @@ async fn person(served: &Served, name: &str, principal: &str) -> User {
 /// A login of some hours ago.
 async fn login(served: &Served, user: &User, hours_ago: u32) -> (Token, String) {
     let then = SystemTime::now() - hours_ago * HOUR;
-    let made = tokens::log_in(&served.control, user, None, then).await.ok().unwrap();
+    let made = tokens::log_in(&served.control, user, tokens::Login::New, then).await.ok().unwrap();
     (made.object.spec, made.secret.unwrap())
 }
 
@@ -85,7 +85,10 @@ async fn a_session_ends_when_it_was_said_to() {
     let before = first.session.unwrap();
     let in_an_hour = tokens::seconds(SystemTime::now() + HOUR).unwrap();
     let before = Session { ends_at: in_an_hour, ..before };
-    let last = tokens::log_in(&served.control, &user, Some(&before), SystemTime::now()).await.ok().unwrap();
+    let last = tokens::log_in(&served.control, &user, tokens::Login::Next(&before), SystemTime::now())
+        .await
+        .ok()
+        .unwrap();
     let spec = last.object.spec;
     assert_eq!((spec.expires_at, spec.session.unwrap().renewable_at), (in_an_hour, in_an_hour));
     let (code, refused) = renewed(&served, &last.secret.unwrap()).await;
