@@ -146,7 +146,10 @@ impl Authority {
                 }
             })
         };
-        self.server("drover", hosts.iter().map(name).collect::<anyhow::Result<_>>()?, now)
+        // Named by its host: of a name that is its issuer's too, OpenSSL takes it for signed by itself.
+        let name_of = |host: &String| host.trim_end_matches('.').to_owned();
+        let common_name = hosts.first().map_or_else(|| "drover door".to_owned(), name_of);
+        self.server(&common_name, hosts.iter().map(name).collect::<anyhow::Result<_>>()?, now)
     }
 
     fn server(
@@ -185,6 +188,8 @@ fn leaf(now: SystemTime, lifetime: Duration) -> CertificateParams {
     params.not_after = (now + lifetime).into();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;
+    // Which key of the authority's signed it (RFC 5280, 4.2.1.1): strict verifiers want to be told.
+    params.use_authority_key_identifier_extension = true;
     params
 }
 
@@ -192,6 +197,7 @@ fn make(now: SystemTime) -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = leaf(now, CA_LIFETIME);
     params.distinguished_name.push(DnType::CommonName, "drover");
+    params.use_authority_key_identifier_extension = false;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))

@@ -216,3 +216,37 @@ async fn regression_an_enrolment_that_is_deleted_renews_nothing_and_no_key_but_i
     let without = control.enrolment.authority.sign(&csr(&key), &holder, control.now).unwrap();
     gone(control.renew(&without, &key).await);
 }
+
+/// As OpenSSL reads chains: Python, Node, Ruby and curl do by it.
+#[tokio::test]
+async fn regression_no_certificate_of_ours_is_taken_for_signed_by_itself() {
+    let control = control().await;
+    let authority = &control.enrolment.authority;
+    let (door, _) =
+        authority.door(&["drover.example".to_owned(), "127.0.0.1".to_owned()], control.now).unwrap();
+    let (own, _) = authority.control(control.now).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let agent = authority.sign(&csr(&key), &Holder::new(agent("c-1"), "e1"), control.now).unwrap();
+    for pem in [door, own, agent] {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        assert_ne!(certificate.subject(), certificate.issuer());
+        let named = certificate.extensions().iter().any(|extension| {
+            matches!(
+                extension.parsed_extension(),
+                x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(_)
+            )
+        });
+        assert!(named, "{}", certificate.subject());
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, leaf) = (folder.path().join("ca.pem"), folder.path().join("leaf.pem"));
+        std::fs::write(&ca, authority.pem()).unwrap();
+        std::fs::write(&leaf, &pem).unwrap();
+        let mut verify = std::process::Command::new("openssl");
+        // Where there is one: what it looks at is asserted above.
+        let Ok(said) = verify.args(["verify", "-x509_strict", "-CAfile"]).arg(&ca).arg(&leaf).output() else {
+            continue;
+        };
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+}
