@@ -39,6 +39,15 @@ impl Identity {
         Ok(holder.process)
     }
 
+    /// Whether its certificate names what it goes back to: one from before does not, and nobody takes it.
+    pub fn is_enrolled(&self) -> bool {
+        let named = |chain: Vec<CertificateDer<'static>>| {
+            let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+            holder_of(&certificate)?.enrolment
+        };
+        self.chain().ok().and_then(named).is_some()
+    }
+
     /// Whether it is that process's, be it valid or not any more.
     pub fn names(&self, process: &Process) -> bool {
         self.renew_at().and_then(|valid| self.check(valid)).is_ok_and(|named| named == *process)

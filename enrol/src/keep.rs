@@ -105,6 +105,7 @@ impl Places {
     async fn first(&self, now: SystemTime) -> anyhow::Result<Option<Identity>> {
         if let Some(identity) = self.vault.load().await?
             && identity.check(now).is_ok()
+            && identity.is_enrolled()
         {
             return Ok(Some(identity));
         }
