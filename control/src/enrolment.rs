@@ -7,7 +7,7 @@ use anyhow::Context;
 use drover_api::enrolment::{
     Answer, CSR_BYTES_MAX, Hex, Proof, Request, answer_mac, renewal_message, request_mac_holds,
 };
-use drover_api::kinds::{Cluster, ENROLMENT_KEYS_MAX, Enrolment, Holder, Process, RegistrationToken};
+use drover_api::kinds::{Cluster, ENROLMENT_KEYS_MAX, Enrolment, Holder, Object, Process, RegistrationToken};
 use drover_api::token::{self, CredentialHash, TokenId};
 use drover_enrol::holder_of;
 use jiff::Timestamp;
@@ -64,21 +64,26 @@ impl Enroller {
         if csr.len() > CSR_BYTES_MAX {
             return Err(EnrolmentRefused::CsrTooLarge);
         }
-        let (holder, token) = match request.proof {
+        // What is kept is kept of a request that got its certificate.
+        let (certificate, token) = match request.proof {
             Proof::Token { id, mac } => {
                 let (process, hash) = self.token(&id, csr, &mac, now).await?;
-                (Holder { process, enrolment: None }, Some(hash))
+                self.expect(&process).await?;
+                let holder = Holder::new(process, token::random_id());
+                let certificate = self.authority.sign(csr, &holder, now)?;
+                self.keep_enrolled(holder, csr, now).await?;
+                (certificate, Some(hash))
             }
             Proof::Certificate { certificate, signature } => {
                 let holder = self.holder(&certificate, csr, &signature, now);
                 let (holder, key) = holder.ok_or(EnrolmentRefused::CertificateInvalid)?;
                 self.expect(&holder.process).await?;
-                (self.renewed(holder, &key, csr, now).await?, None)
+                let kept = self.known(&holder, &key).await?;
+                let certificate = self.authority.sign(csr, &holder, now)?;
+                self.keep_renewed(kept, csr, now).await?;
+                (certificate, None)
             }
         };
-        self.expect(&holder.process).await?;
-        let holder = if token.is_some() { self.enrolled(holder.process, csr, now).await? } else { holder };
-        let certificate = self.authority.sign(csr, &holder, now)?;
         let ca = self.authority.pem().to_owned();
         let mac = token.map(|hash| answer_mac(&hash, csr, &certificate, &ca));
         Ok(Answer { certificate, ca, mac })
@@ -91,42 +96,49 @@ impl Enroller {
     }
 
     /// Keeps that a process is enrolled, by the key of its request.
-    async fn enrolled(
-        &self,
-        process: Process,
-        csr: &[u8],
-        now: SystemTime,
-    ) -> Result<Holder, EnrolmentRefused> {
-        let key = key_of(csr).ok_or(CsrRefused::Malformed)?;
-        let now = Timestamp::try_from(now).unwrap_or_default();
-        let enrolment =
-            Enrolment { id: token::random_id(), process, enrolled_at: now, renewed_at: now, keys: vec![key] };
-        self.objects.create(&enrolment, None).await?;
-        Ok(Holder::new(enrolment.process, enrolment.id))
-    }
-
-    /// Takes the key of a request in place of the one that asks, where that is known.
-    async fn renewed(
+    async fn keep_enrolled(
         &self,
         holder: Holder,
-        key: &str,
         csr: &[u8],
         now: SystemTime,
-    ) -> Result<Holder, EnrolmentRefused> {
-        let gone = || EnrolmentRefused::EnrolmentGone;
-        let enrolment = holder.enrolment.as_deref().ok_or_else(gone)?;
-        let kept = self.objects.get::<Enrolment>(enrolment).await?.ok_or_else(gone)?.object;
-        if kept.spec.process != holder.process || !kept.spec.keys.iter().any(|known| known == key) {
-            return Err(gone());
-        }
+    ) -> Result<(), EnrolmentRefused> {
+        let now = Timestamp::try_from(now).unwrap_or_default();
+        let Holder { process, enrolment } = holder;
+        let enrolment = Enrolment {
+            id: enrolment.unwrap_or_default(),
+            process,
+            enrolled_at: now,
+            renewed_at: now,
+            keys: vec![key_of(csr).ok_or(CsrRefused::Malformed)?],
+        };
+        self.objects.create(&enrolment, None).await?;
+        Ok(())
+    }
+
+    /// The enrolment of a certificate, where the certificate's key is one of those that may renew.
+    async fn known(&self, holder: &Holder, key: &str) -> Result<Object<Enrolment>, EnrolmentRefused> {
+        let enrolment = holder.enrolment.as_deref().ok_or(EnrolmentRefused::EnrolmentGone)?;
+        let kept = self.objects.get::<Enrolment>(enrolment).await?.map(|kept| kept.object);
+        let knows = |kept: &Object<Enrolment>| {
+            kept.spec.process == holder.process && kept.spec.keys.iter().any(|known| known == key)
+        };
+        kept.filter(knows).ok_or(EnrolmentRefused::EnrolmentGone)
+    }
+
+    /// Takes the key of a request among those that may renew. An enrolment that was deleted meanwhile is not made again.
+    async fn keep_renewed(
+        &self,
+        kept: Object<Enrolment>,
+        csr: &[u8],
+        now: SystemTime,
+    ) -> Result<(), EnrolmentRefused> {
         let mut next = kept.spec;
         next.keys.push(key_of(csr).ok_or(CsrRefused::Malformed)?);
         let surplus = next.keys.len().saturating_sub(ENROLMENT_KEYS_MAX);
         next.keys.drain(..surplus);
         next.renewed_at = Timestamp::try_from(now).unwrap_or_default();
-        // One that was deleted meanwhile is not made again.
         self.objects.update(kept.metadata.revision, &next, None).await?;
-        Ok(holder)
+        Ok(())
     }
 
     /// A process whose cluster was deleted gets no next certificate; the one that it has lasts until its end.

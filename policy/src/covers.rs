@@ -22,6 +22,16 @@ pub fn later(one: Until, other: Until) -> Until {
     one.zip(other).map(|(one, other)| one.max(other))
 }
 
+/// All that a subject holds and that has not ended.
+pub(crate) fn held<'i>(
+    index: &'i Index,
+    subject: &Subject,
+    now: SystemTime,
+) -> impl Iterator<Item = &'i Held> {
+    let held = subject.principals().iter().flat_map(|principal| index.held(principal));
+    held.filter(move |held| held.expires_at.is_none_or(|end| now < end))
+}
+
 /// Who is denied anything in the domain, or in a part of it, gives nothing there: what a deny leaves of a rule is
 /// not compared.
 pub(crate) fn covers(
@@ -32,8 +42,7 @@ pub(crate) fn covers(
     now: SystemTime,
 ) -> Option<Until> {
     let given = index.role(role)?;
-    let principals = subject.principals().iter().flat_map(|principal| index.held(principal));
-    let held: Vec<&Held> = principals.filter(|held| held.expires_at.is_none_or(|end| now < end)).collect();
+    let held: Vec<&Held> = held(index, subject, now).collect();
     let touching =
         held.iter().filter(|held| contains(&held.domain, domain) || contains(domain, &held.domain));
     if touching.flat_map(|held| &held.role.rows).any(|row| row.effect == Effect::Deny) {
@@ -59,9 +68,9 @@ pub(crate) fn holds(
     domain: &Domain,
     now: SystemTime,
 ) -> Option<Until> {
-    let held = subject.principals().iter().flat_map(|principal| index.held(principal));
+    let held = held(index, subject, now);
     let held = held.filter(|held| held.role.name == *role && contains(&held.domain, domain));
-    held.map(|held| held.expires_at).filter(|end| end.is_none_or(|end| now < end)).reduce(later)
+    held.map(|held| held.expires_at).reduce(later)
 }
 
 fn contains(held: &Domain, wanted: &Domain) -> bool {

@@ -166,9 +166,7 @@ impl Policy {
 
     /// Whether a subject holds all that another holds, wherever that is and for as long.
     pub fn covers_all_of(&self, subject: &Subject, other: &Subject, now: SystemTime) -> bool {
-        let held = other.principals().iter().flat_map(|principal| self.index.held(principal));
-        let mut held = held.filter(|held| held.expires_at.is_none_or(|end| now < end));
-        held.all(|held| {
+        covers::held(&self.index, other, now).all(|held| {
             let until = self.covers(subject, &held.role.name, &held.domain, now);
             until.is_some_and(|until| later(until, held.expires_at) == until)
         })

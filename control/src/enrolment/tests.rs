@@ -151,6 +151,7 @@ async fn a_signing_request_that_is_not_sound_is_refused() {
     let other = csr(&KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
     let refused = control.show(&token, &other).await.err().unwrap();
     assert!(matches!(refused, EnrolmentRefused::Csr(CsrRefused::KeyOfAnotherKind)), "{refused}");
+    assert!(control.objects.list::<Enrolment>().await.unwrap().is_empty(), "nobody is enrolled by them");
     let refused = control.show(&token, &vec![0; CSR_BYTES_MAX + 1]).await.err().unwrap();
     assert!(matches!(refused, EnrolmentRefused::CsrTooLarge), "{refused}");
 }

@@ -379,6 +379,21 @@ async fn a_login_gives_a_token_and_too_many_failures_a_wait() {
 }
 
 #[tokio::test]
+async fn nobody_is_decided_about_by_less_than_what_was_written() {
+    let served = served().await;
+    let admin = served.user("root", &[("admin", Domain::Global)]).await;
+    assert_eq!(served.ask(&admin, "GET", "/v1/self", None).await.0, 200);
+    // Nothing is published any more.
+    served._follow.abort();
+    served.user("zoe", &[]).await;
+    tokio::time::pause();
+    for (method, path) in [("GET", "/v1/self"), ("DELETE", "/v1/users/zoe")] {
+        let (code, refused) = served.ask(&admin, method, path, None).await;
+        assert_eq!((code, &refused["reason"]), (503, &json!("ServiceUnavailable")), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn regression_a_name_of_any_length_is_refused_before_it_is_counted_or_logged() {
     let served = served().await;
     let long = "x".repeat(drover_api::texts::USER_NAME_BYTES_MAX + 1);

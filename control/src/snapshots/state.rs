@@ -100,10 +100,11 @@ impl State {
 
     fn enrol(&mut self, change: &Change) {
         let changed = match change {
+            Change::Put(record) if self.enrolments.contains(&record.key) => false,
+            // Of one that cannot be read, no certificate is good.
             Change::Put(record) => {
-                !self.enrolments.contains(&record.key) && {
-                    Arc::make_mut(&mut self.enrolments).insert(record.key.clone())
-                }
+                let sound = object::<Enrolment>(record.clone()).is_ok();
+                sound && Arc::make_mut(&mut self.enrolments).insert(record.key.clone())
             }
             // Whoever was away may have it still, also where this start never had.
             Change::Deleted { key, .. } => {

@@ -166,6 +166,7 @@ async fn regression_a_store_with_unsound_objects_is_served_from_without_them() {
     fixture.put(&token_of("local:user/yan", TokenScope::All)).await;
     raw(User::KIND, "xena", "{}").await;
     raw(Role::KIND, "broken", "{").await;
+    raw(Enrolment::KIND, "e1", "{}").await;
     fixture
         .put(&Binding {
             role: "broken".into(),
@@ -179,6 +180,7 @@ async fn regression_a_store_with_unsound_objects_is_served_from_without_them() {
     let summary = snapshots.state().aside().summary();
     assert_eq!(summary.as_deref(), Some("1 Role, 1 RoleBinding, 1 Token, 2 User"));
     assert_eq!((document.users.len(), document.tokens.len()), (1, 1));
+    assert_eq!(document.enrolments, Some(Default::default()));
     let role = |name: &str| document.roles.iter().find(|role| role.name == name).unwrap();
     assert!(role("broken").rules.iter().all(|rule| rule.effect == drover_api::kinds::Effect::Deny));
     let bound: Vec<_> = document.bindings.iter().map(|one| (one.name.as_str(), one.role.as_str())).collect();
