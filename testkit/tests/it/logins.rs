@@ -1,5 +1,6 @@
 //! Logins and tokens on somebody's machine: kubectl asks for them, and they are renewed, used and ended.
 
+use drover_testkit::client::fetch;
 use drover_testkit::fleet::output;
 use drover_testkit::installation::{Installation, drawn_password};
 use drover_testkit::process::until;
@@ -92,6 +93,15 @@ async fn a_login_is_renewed_without_a_word_and_a_copy_of_it_ends_it() {
 
     soon(age_logins(&installation)).await.unwrap();
     let _control = installation.control("control-again", &[]).await.unwrap();
+    // A change waits a second for a gateway that is on its way back, and names it then.
+    until("the gateway to follow again", DEADLINE, async || {
+        let url = format!("http://127.0.0.1:{}/metrics", installation.control_admin_port);
+        let (_, metrics) = fetch(&url).await?;
+        let pushes = metrics.lines().filter(|line| line.starts_with("control_pushes_total{"));
+        Ok(pushes.into_iter().any(|line| !line.ends_with(" 0")).then_some(()))
+    })
+    .await
+    .unwrap();
     let (given, said) = credential().await;
     assert_eq!((given, said.as_str()), (first["token"].clone(), ""), "what gateways know already");
     let next = read();
